@@ -1,0 +1,1 @@
+"""Inference: wire protocols, the engine singleton and the model workers."""

@@ -1,0 +1,50 @@
+"""What the engine needs to know of the models on disk. ``models_admin`` implements ``Catalog``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+DiskState = Literal["absent", "partial", "adopted", "verified", "corrupt", "offline"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """One model on disk.
+
+    ``id`` is the canonical name ``org/name[@rev][:variant]``, or a directory's name for a local one. ``weight_bytes``
+    is the sum of the weight files; ``kv_bytes_per_token`` what one token of context adds (0 when unknown).
+    ``problem`` says why the model cannot be loaded (missing, truncated, unknown architecture), None when it can.
+    """
+
+    id: str
+    path: Path
+    source: str = "local"
+    revision: str | None = None
+    variant: str | None = None
+    format: str = "mlx"
+    architecture: str = ""
+    quantization: str | None = None
+    weight_bytes: int = 0
+    context_length: int = 0
+    kv_bytes_per_token: int = 0
+    created: int = 0
+    aliases: tuple[str, ...] = field(default=())
+    disk_state: DiskState = "adopted"
+    problem: str | None = None
+
+
+class Catalog(Protocol):
+    """Answers from memory; never touches disk or database on the caller's thread."""
+
+    def all(self) -> list[ModelRef]:
+        """Every known model, sorted by id."""
+        ...
+
+    def resolve(self, name: str) -> ModelRef:
+        """The model of that name, alias, or unambiguous short name; '', 'default' and 'local-model' are the default.
+
+        Raises ``inference.errors.ModelNotFound`` whose message names the nearest known model.
+        """
+        ...

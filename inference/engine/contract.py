@@ -1,0 +1,128 @@
+"""The engine as the rest of the web process sees it. ``inference.engine.get_engine()`` gives the one that runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from inference.ipc import Capabilities, GenerateRequest, RequestEvent, Stats
+from inference.records import RequestRecord
+
+RunState = Literal["unloaded", "loading", "ready", "draining", "failed", "stopped-after-crashes"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReading:
+    """The machine's memory in bytes. ``gpu_limit`` is the Metal working-set limit, None where there is none."""
+
+    total: int
+    available: int
+    used: int
+    gpu_limit: int | None = None
+
+
+class MemoryReader(Protocol):
+    """Readings of the machine and of one process (macOS ``phys_footprint``, Linux PSS). Cheap enough for once a second."""
+
+    def read(self) -> MemoryReading: ...
+
+    def footprint(self, pid: int) -> int:
+        """Bytes of physical memory of that process; 0 when it is gone."""
+        ...
+
+
+@dataclass(slots=True)
+class ModelStatus:
+    """A snapshot of one model's run state; ``reason`` says why it failed or is stopped, for people."""
+
+    id: str
+    state: RunState
+    reason: str | None = None
+    pid: int | None = None
+    pinned: bool = False
+    context: int = 0
+    slots: int = 0
+    weight_bytes: int = 0
+    footprint_bytes: int = 0
+    load_phase: str | None = None
+    load_done: int = 0
+    load_total: int = 0
+    load_seconds: float | None = None
+    loaded_at: float | None = None
+    last_used: float | None = None
+    running: int = 0
+    queued: int = 0
+    capabilities: Capabilities | None = None
+    stats: Stats | None = None
+    recent_stderr: list[str] = field(default_factory=list)
+
+
+class Generation(Protocol):
+    """One running request. Leaving the ``async with`` block cancels whatever is still going on.
+
+    Iterating yields *batches*: every event that has arrived since the last turn, in order, never an empty list. The
+    iteration ends after ``Failed`` or after ``Finished`` of the last choice; a worker's death arrives as ``Failed``
+    with code ``worker_died``. A task cancelled inside the block (client gone) cancels the request in the worker.
+    """
+
+    record: RequestRecord
+    request: GenerateRequest
+    prompt_tokens: int
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __aiter__(self) -> AsyncIterator[list[RequestEvent]]: ...
+
+    async def wait_started(self, timeout: float) -> None:
+        """Return when ``Started`` arrived or ``timeout`` seconds passed; raise the ``LmxError`` if it failed first."""
+        ...
+
+    def cancel(self, by: str) -> None:
+        """End it; a ``Finished`` with reason ``cancelled`` follows."""
+        ...
+
+
+class Engine(Protocol):
+    """Owner of the workers. All methods belong to the event loop that called ``start()``."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, drain_s: float) -> None:
+        """Refuse new requests, let running ones finish for ``drain_s`` seconds, end every child. Never raises."""
+        ...
+
+    async def generate(self, model: str, request: GenerateRequest, record: RequestRecord) -> Generation:
+        """Resolve, load if need be (concurrent callers share one load), prepare, admit and start.
+
+        Returns once ``start`` was sent. Raises ``LmxError`` for every refusal. If the caller is cancelled while
+        waiting, nothing of the request is left behind. Fills ``record`` and hands it to the sink when it ends.
+        """
+        ...
+
+    async def load(self, model: str, *, context: int | None, slots: int | None, pin: bool | None) -> ModelStatus: ...
+
+    async def unload(self, model: str) -> ModelStatus:
+        """Drain, stop the worker and return when its memory is back."""
+        ...
+
+    def models(self) -> list[ModelStatus]:
+        """Every model of the catalog with its run state, sorted by id."""
+        ...
+
+    def in_flight(self) -> list[RequestRecord]: ...
+
+    def cancel(self, request_id: str, by: str) -> bool: ...
+
+    def health(self) -> tuple[Literal["healthy", "degraded", "error"], list[str]]:
+        """The word and its reasons, from heartbeats and the last real generation."""
+        ...
+
+    def memory_plan(self) -> dict[str, Any]:
+        """The two limits, what is free under each, reservations in flight: the numbers behind every refusal."""
+        ...

@@ -1,0 +1,24 @@
+"""Who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["inference", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The asker of a request: ``owner`` (loopback without keys, or the admin key), ``key`` or ``anonymous``.
+
+    ``id`` is the name used for fairness, ledger, logs and pages (a key's name, the bearer text a client sends when
+    no key is set, ``X-Client``, or user agent and address).
+    """
+
+    kind: Literal["owner", "key", "anonymous"]
+    id: str
+    scopes: frozenset[Scope]
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes

@@ -1,0 +1,61 @@
+"""The life of one request, filled at every phase and handed to a sink when it ends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from inference.principal import Principal
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """Wall-clock seconds since the epoch for each phase (None: not reached). Holds no prompt and no answer text."""
+
+    id: str
+    protocol: str
+    endpoint: str
+    principal: Principal
+    model_asked: str
+    model: str = ""
+    stream: bool = False
+    received: float = field(default_factory=time.time)
+    prepared: float | None = None
+    queued: float | None = None
+    load_waited_s: float = 0.0
+    started: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    prefill_done: int = 0
+    finish_reason: str | None = None
+    status: int = 0
+    error_code: str | None = None
+    cancelled_by: str | None = None
+
+    @property
+    def phase(self) -> str:
+        """``preparing``, ``queued``, ``prefill``, ``decode`` or ``done``: what to show of a request in flight."""
+        if self.finished is not None:
+            return "done"
+        if self.first_token is not None:
+            return "decode"
+        if self.started is not None:
+            return "prefill"
+        return "queued" if self.prepared is not None else "preparing"
+
+
+class RecordSink(Protocol):
+    """Takes finished records. Must not block and must not raise."""
+
+    def put(self, record: RequestRecord) -> None: ...
+
+
+class EventSink(Protocol):
+    """Takes domain events (``model.loaded``, ``worker.died``, ...) for the hub's log topics. Must not block."""
+
+    def emit(self, kind: str, /, **fields: Any) -> None: ...
