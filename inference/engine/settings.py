@@ -1,0 +1,38 @@
+"""What the owner's configuration means to the engine. Built from the YAML by ``lmx_site.config``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Limits and wishes; seconds, percent of RAM, bytes.
+
+    ``timeout_s`` is the longest time without progress (token or prefill chunk) of a running request. ``queue_limit``
+    bounds waiting requests per model, ``slots`` running ones. ``memory_cap_bytes`` is a test aid: a smaller total
+    than the machine's. ``worker_backend`` overrides the backend of every worker (``fake`` in tests).
+    """
+
+    run_dir: Path
+    log_dir: Path
+    default_model: str | None = None
+    auto_load: tuple[str, ...] = ()
+    max_memory_percent: float = 90.0
+    oom_threshold_percent: float = 95.0
+    auto_evict_lru: bool = True
+    memory_reserve_bytes: int = 256 * 1024 * 1024
+    memory_cap_bytes: int | None = None
+    timeout_s: float = 300.0
+    load_timeout_s: float = 600.0
+    queue_timeout_s: float = 300.0
+    queue_limit: int = 256
+    slots: int = 64
+    drain_s: float = 10.0
+    heartbeat_s: float = 1.0
+    heartbeat_misses: int = 15
+    max_crashes: int = 3
+    crash_window_s: float = 600.0
+    worker_backend: str | None = None
+    worker_env: dict[str, str] = field(default_factory=dict)

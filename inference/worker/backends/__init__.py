@@ -1,0 +1,1 @@
+"""One module per engine, each behind ``base.Backend``."""

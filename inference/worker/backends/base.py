@@ -1,0 +1,71 @@
+"""What the worker process asks of an engine.
+
+Threads: ``load`` and ``run`` are called on the main thread, which is the only one to touch the accelerator.
+``prepare``, ``tokenize``, ``detokenize`` and ``count`` are called on one CPU thread. ``start``, ``cancel``,
+``set_limits``, ``stats``, ``step_number`` and ``stop`` are called on any thread, return at once and never raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from inference import ipc
+
+Emit = Callable[[list[ipc.Event]], None]
+"""Queues events as one frame. Thread-safe, keeps the order of calls, never blocks."""
+
+
+class Backend(Protocol):
+    """One loaded model. Refusals are ``inference.errors.LmxError``; any other exception is a defect of the backend."""
+
+    name: str
+
+    def load(self, command: ipc.Load, emit: Emit) -> ipc.Loaded:
+        """Load and warm up, reporting ``LoadProgress`` through ``emit``; keep ``emit`` for the requests' events."""
+        ...
+
+    def prepare(self, request: str, body: ipc.GenerateRequest) -> ipc.Prepared:
+        """Template, tokenise, check. Keeps what ``start`` needs until ``start`` or ``cancel``."""
+        ...
+
+    def start(self, request: str, max_tokens: int) -> None:
+        """Queue a prepared request. Its events go through ``emit``: ``Started``, ``Prefill``, ``Delta``, the last."""
+        ...
+
+    def cancel(self, request: str) -> None:
+        """End it before its next step or prefill chunk; emits ``Finished(cancelled)`` per choice still open.
+
+        Unknown ids, and prepared requests that were not started, are forgotten silently.
+        """
+        ...
+
+    def tokenize(self, text: str, add_special_tokens: bool) -> list[int]: ...
+
+    def detokenize(self, token_ids: list[int]) -> str: ...
+
+    def count(self, body: ipc.GenerateRequest) -> int: ...
+
+    def embed(self, inputs: list[str | list[int]], dimensions: int | None) -> tuple[list[list[float]], int]:
+        """Vectors and prompt tokens; raises ``Unsupported`` where the model is not an embedding model."""
+        ...
+
+    def set_limits(self, limits: ipc.SetLimits) -> None: ...
+
+    def stats(self) -> ipc.Stats: ...
+
+    def step_number(self) -> int:
+        """Grows with every decode step and prefill chunk, never goes back."""
+        ...
+
+    def busy(self) -> bool:
+        """True while a started request has not had its last event."""
+        ...
+
+    def run(self) -> None:
+        """Step until ``stop``; sleeps without polling while there is nothing to do."""
+        ...
+
+    def stop(self) -> None:
+        """Make ``run`` return after the step under way. Requests still open get ``Finished(cancelled)``."""
+        ...

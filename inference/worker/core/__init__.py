@@ -1,0 +1,1 @@
+"""The stepping loop: batched decoding over mlx-lm models and caches with per-row sampling."""
