@@ -1,0 +1,108 @@
+"""The model's own chat template: what it can do (found by trying it once), and applying it.
+
+The template is Jinja in a sandbox (transformers) or, for a few models, a renderer that comes with the model library.
+A template is a part of the model and may refuse messages with a sentence of its own; that is the client's error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from inference.errors import InvalidRequest
+from inference.worker.text.messages import Message, fold_system, normalise
+
+_PROBE = "lmx_probe"
+_PROBE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _PROBE,
+        "description": "",
+        "parameters": {"type": "object", "properties": {_PROBE: {"type": "string"}}, "required": []},
+    },
+}
+
+
+class ChatTemplate:
+    """``tokenizer`` is mlx-lm's wrapper or a Hugging Face tokenizer. Used on the CPU thread only."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.source = _source(tokenizer)
+        self.available = bool(getattr(tokenizer, "has_chat_template", bool(self.source)))
+        self.developer = "developer" in self.source
+        self.tools = self.available and self._shows_tools()
+        self.system = self.available and self._shows_system()
+        self.arguments_as_text = self.available and self._wants_arguments_as_text()
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[dict[str, Any]] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt's text. ``options`` go to the template (``enable_thinking``, ``add_generation_prompt``, ...)."""
+        if not self.available:
+            raise InvalidRequest(
+                "This model has no chat template, so it takes no messages; use /v1/completions with a prompt",
+                param="messages",
+            )
+        if tools and not self.tools:
+            raise InvalidRequest("This model's chat template does not know tools", param="tools")
+        clean = normalise(messages, arguments_as_text=self.arguments_as_text, developer=self.developer)
+        if not self.system:
+            clean = fold_system(clean)
+        try:
+            return self._apply(clean, tools, dict(options or {}))
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise InvalidRequest(
+                f"The model's chat template refused the messages: {reason}", param="messages"
+            ) from error
+
+    def _apply(self, messages: list[Message], tools: Sequence[dict[str, Any]], options: dict[str, Any]) -> str:
+        options.setdefault("add_generation_prompt", not options.get("continue_final_message", False))
+        options |= {"tokenize": False, "tools": list(tools) or None}
+        text: str = self._tokenizer.apply_chat_template(messages, **options)
+        return text
+
+    def _try(self, messages: list[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
+        """The rendered text, or "" if the template cannot render these."""
+        try:
+            return self._apply(messages, tools, {})
+        except Exception:
+            return ""
+
+    def _shows_tools(self) -> bool:
+        return _PROBE in self._try([{"role": "user", "content": "a"}], [_PROBE_TOOL])
+
+    def _shows_system(self) -> bool:
+        return _PROBE in self._try([{"role": "system", "content": _PROBE}, {"role": "user", "content": "a"}])
+
+    def _wants_arguments_as_text(self) -> bool:
+        """True if a mapping comes out as Python writes it, or not at all, and JSON text comes out as it is."""
+        as_mapping = self._try(_call_history({_PROBE: 1}), [_PROBE_TOOL])
+        if _PROBE in as_mapping and f"'{_PROBE}'" not in as_mapping:
+            return False
+        return f'{{"{_PROBE}": 1}}' in self._try(_call_history(f'{{"{_PROBE}": 1}}'), [_PROBE_TOOL])
+
+
+def opens_reasoning(prompt: str, start: str) -> bool:
+    """True if the prompt ends with an open reasoning marker, so that the answer begins inside the reasoning."""
+    return bool(start) and prompt.rstrip().endswith(start.rstrip())
+
+
+def _call_history(arguments: Any) -> list[Message]:
+    call = {"id": "call00001", "type": "function", "function": {"name": "a", "arguments": arguments}}
+    return [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "a", "tool_call_id": "call00001", "name": "a"},
+    ]
+
+
+def _source(tokenizer: Any) -> str:
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, Mapping):
+        return "\n".join(str(part) for part in template.values())
+    return template if isinstance(template, str) else ""
