@@ -86,7 +86,7 @@ class GenerateRequest(Struct, omit_defaults=True, frozen=True):
 # ---------------------------------------------------------------------------------------------------------- commands
 
 
-class Command(Struct, omit_defaults=True, frozen=True, tag_field="type", tag=str.lower):
+class Command(Struct, omit_defaults=True, tag_field="type", tag=str.lower):
     """Base of everything the web process asks of a worker."""
 
 
