@@ -158,7 +158,9 @@ class Hub:
         """Watch ``topics``. First come the present state and the log after ``since``, then what changes.
 
         ``since`` maps a log topic to the last number the watcher has (0: none, show all there is); a bare number is for
-        every log topic among ``topics``; a log topic without one starts with what is new. Raises ``ValueError`` for more than 32 topics.
+        every log topic among ``topics``; a log topic without one starts with what is new.
+
+        Raises ``ValueError`` for more than 32 topics.
         """
         names = list(dict.fromkeys(topics))
         if len(names) > MAX_TOPICS:

@@ -1,0 +1,138 @@
+"""What the hub's state topics hold and the websocket carries. Bytes, seconds since the epoch, tokens, milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+MEMORY, MODELS, CATALOG, REQUESTS, STATUS = "memory", "models", "catalog", "requests", "status"
+LATENCY, NOTICES, JOBS = "latency", "notices", "jobs"
+
+
+class ModelMemory(TypedDict):
+    """One model's share of the machine: ``weights`` is its footprint less ``kv`` and ``cache`` (MLX's free list).
+
+    ``rate`` is in tokens/s.
+    """
+
+    id: str
+    colour: int
+    footprint: int
+    weights: int
+    kv: int
+    cache: int
+    rate: float
+
+
+class Memory(TypedDict):
+    """``limit`` is what all programs together may use; ``other`` is everything that is not one of our models."""
+
+    at: float
+    total: int
+    used: int
+    available: int
+    limit: int
+    limit_percent: float
+    gpu_limit: int | None
+    other: int
+    models: list[ModelMemory]
+
+
+class Model(TypedDict):
+    """A model that is loaded, loading, leaving or kept from loading. ``colour`` is 1 to 8, the same on every page."""
+
+    id: str
+    colour: int
+    state: str
+    reason: str | None
+    pinned: bool
+    context: int
+    slots: int
+    weight_bytes: int
+    footprint: int
+    kv: int
+    cache: int
+    load_phase: str | None
+    load_done: int
+    load_total: int
+    loaded_at: float | None
+    last_used: float | None
+    running: int
+    queued: int
+    longest: int
+    tokens_per_second: float
+    prefill_tokens_per_second: float
+    ttft_ms: float | None
+    chat: bool
+
+
+class DiskModel(TypedDict):
+    """A model on disk. ``reason`` says why it cannot be loaded, None when it can."""
+
+    id: str
+    state: str
+    weight_bytes: int
+    context: int
+    reason: str | None
+
+
+class Request(TypedDict):
+    """A request in flight. ``phase`` is ``preparing``, ``queued``, ``prefill`` or ``decode``."""
+
+    id: str
+    at: float
+    client: str
+    model: str
+    phase: str
+    prompt_tokens: int
+    prefill_done: int
+    completion_tokens: int
+    tokens_per_second: float | None
+    ttft_ms: float | None
+
+
+class Status(TypedDict):
+    """The strip above every page."""
+
+    at: float
+    health: str
+    reasons: list[str]
+    total: int
+    used: int
+    limit: int
+    limit_percent: float
+    running: int
+    queued: int
+    tokens_per_second: float
+
+
+class Latency(TypedDict):
+    """Medians over a model's last requests."""
+
+    ttft_ms: float | None
+    tokens_per_second: float | None
+
+
+class Notice(TypedDict):
+    """What became of an action of the page. ``evict`` names a loaded model whose unloading would help."""
+
+    model: str
+    action: Literal["load", "unload"]
+    message: str
+    evict: str | None
+    at: float
+
+
+class Subscribe(TypedDict, total=False):
+    """Sent by the page first, and again after a reconnect with ``since`` (topic to last number seen)."""
+
+    type: Literal["subscribe"]
+    topics: list[str]
+    since: dict[str, int]
+    visible: bool
+
+
+class Batch(TypedDict):
+    """Sent to the page: frames of the hub. To be answered with ``{"type": "ack", "n": n}``."""
+
+    n: int
+    frames: list[dict[str, Any]]

@@ -1,0 +1,245 @@
+"""Once a second: what the machine and the models are doing, into the hub and the hour's history."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from django.db import DatabaseError, connections
+
+from inference.engine.contract import Engine, MemoryReader, MemoryReading, ModelStatus
+from inference.ipc import Stats
+from inference.records import RequestRecord
+from monitoring import payloads
+from monitoring.history import History, Sample, sample_of
+from monitoring.hub import Hub
+from monitoring.payloads import DiskModel, Latency, Memory, Model, ModelMemory, Request, Status
+from monitoring.telemetry import decode_rate
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 1.0
+DEFAULT_PERCENT = 90.0
+COLOURS = 8
+
+
+class Sampler:
+    """Publishes ``memory``, ``models``, ``catalog``, ``requests`` and ``status``. Belongs to the engine's loop.
+
+    Reading a large process's memory takes milliseconds, so the reader is called on a thread.
+    """
+
+    def __init__(self, hub: Hub, engine: Engine, reader: MemoryReader, *, period_s: float = PERIOD_S) -> None:
+        self.hub = hub
+        self.history = History()
+        self._engine = engine
+        self._reader = reader
+        self._period = period_s
+        self._colours: dict[str, int] = {}
+        self._catalog: list[DiskModel] = []
+        self._last_error = ""
+
+    async def run(self) -> None:
+        """Sample until cancelled. A failing reading is logged once and tried again the next second."""
+        set_sampler(self)
+        try:
+            self.history.prepend(await asyncio.to_thread(_restore, self.history))
+            while True:
+                started = time.monotonic()
+                await self._guarded_tick()
+                await asyncio.sleep(max(0.05, self._period - (time.monotonic() - started)))
+        finally:
+            set_sampler(None)
+
+    async def tick(self) -> None:
+        """Take one sample and publish it."""
+        statuses = self._engine.models()
+        pids = {status.id: status.pid for status in statuses if status.pid is not None}
+        reading, footprints = await asyncio.to_thread(self._read, pids)
+        records = self._engine.in_flight()
+        latency: dict[str, Latency] = self.hub.latest(payloads.LATENCY) or {}
+        awake = [status for status in statuses if is_awake(status)]
+        models = [self._model(status, footprints, records, latency.get(status.id)) for status in awake]
+        memory = self._memory(reading, models)
+        self.history.add(sample_of(memory))
+        self.hub.publish(payloads.MEMORY, memory)
+        self.hub.publish(payloads.MODELS, models)
+        self.hub.publish(payloads.REQUESTS, [request_payload(record) for record in records])
+        self.hub.publish(payloads.STATUS, self._status(memory, models, records))
+        self._publish_catalog([disk_payload(status) for status in statuses])
+
+    def colour(self, model: str) -> int:
+        """1 to 8, given out in the order in which models first appear, and kept."""
+        return self._colours.setdefault(model, len(self._colours) % COLOURS + 1)
+
+    # ------------------------------------------------------------------------------------------------------ inside
+
+    async def _guarded_tick(self) -> None:
+        try:
+            await self.tick()
+        except Exception as error:
+            words = f"{type(error).__name__}: {error}"
+            if words != self._last_error:
+                log.exception("the sampler failed; it goes on")
+            self._last_error = words
+        else:
+            self._last_error = ""
+
+    def _read(self, pids: dict[str, int]) -> tuple[MemoryReading, dict[str, int]]:
+        return self._reader.read(), {model: self._reader.footprint(pid) for model, pid in pids.items()}
+
+    def _model(
+        self,
+        status: ModelStatus,
+        footprints: dict[str, int],
+        records: list[RequestRecord],
+        latency: Latency | None,
+    ) -> Model:
+        stats = status.stats or Stats()
+        mine = [record for record in records if record.model == status.id]
+        return {
+            "id": status.id,
+            "colour": self.colour(status.id),
+            "state": status.state,
+            "reason": status.reason,
+            "pinned": status.pinned,
+            "context": status.context,
+            "slots": status.slots,
+            "weight_bytes": status.weight_bytes,
+            "footprint": footprints.get(status.id, 0),
+            "kv": stats.kv_bytes,
+            "cache": stats.cache_bytes,
+            "load_phase": status.load_phase,
+            "load_done": status.load_done,
+            "load_total": status.load_total,
+            "loaded_at": status.loaded_at,
+            "last_used": status.last_used,
+            "running": status.running,
+            "queued": status.queued,
+            "longest": max((record.prompt_tokens + record.completion_tokens for record in mine), default=0),
+            "tokens_per_second": round(stats.tokens_per_second, 1),
+            "prefill_tokens_per_second": round(stats.prefill_tokens_per_second, 1),
+            "ttft_ms": latency["ttft_ms"] if latency else None,
+            "chat": status.capabilities.chat if status.capabilities else False,
+        }
+
+    def _memory(self, reading: MemoryReading, models: list[Model]) -> Memory:
+        percent, limit = self._limit(reading)
+        shares = [memory_share(model) for model in models if model["footprint"]]
+        return {
+            "at": round(time.time(), 3),
+            "total": reading.total,
+            "used": reading.used,
+            "available": reading.available,
+            "limit": limit,
+            "limit_percent": percent,
+            "gpu_limit": reading.gpu_limit,
+            "other": max(0, reading.used - sum(share["footprint"] for share in shares)),
+            "models": shares,
+        }
+
+    def _limit(self, reading: MemoryReading) -> tuple[float, int]:
+        """The owner's limit in percent and bytes, from the engine's plan where it says so."""
+        plan = self._engine.memory_plan()
+        percent = float(plan.get("max_memory_percent", DEFAULT_PERCENT))
+        return percent, int(plan.get("limit_bytes") or reading.total * percent / 100)
+
+    def _status(self, memory: Memory, models: list[Model], records: list[RequestRecord]) -> Status:
+        word, reasons = self._engine.health()
+        waiting = sum(record.phase in ("queued", "preparing") for record in records)
+        return {
+            "at": memory["at"],
+            "health": word,
+            "reasons": reasons,
+            "total": memory["total"],
+            "used": memory["used"],
+            "limit": memory["limit"],
+            "limit_percent": memory["limit_percent"],
+            "running": len(records) - waiting,
+            "queued": waiting,
+            "tokens_per_second": round(sum(model["tokens_per_second"] for model in models), 1),
+        }
+
+    def _publish_catalog(self, catalog: list[DiskModel]) -> None:
+        if catalog != self._catalog or self.hub.latest(payloads.CATALOG) is None:
+            self._catalog = catalog
+            self.hub.publish(payloads.CATALOG, catalog)
+
+
+def is_awake(status: ModelStatus) -> bool:
+    """Whether the model has a card: it is in memory, on its way, or was stopped after crashes."""
+    return status.state not in ("unloaded", "failed")
+
+
+def disk_payload(status: ModelStatus) -> DiskModel:
+    return {
+        "id": status.id,
+        "state": status.state,
+        "weight_bytes": status.weight_bytes,
+        "context": status.context,
+        "reason": status.reason,
+    }
+
+
+def memory_share(model: Model) -> ModelMemory:
+    """Split a footprint: MLX's counters never exceed it on the chart, though they are read a moment apart."""
+    footprint = model["footprint"]
+    kv = min(model["kv"], footprint)
+    cache = min(model["cache"], footprint - kv)
+    return {
+        "id": model["id"],
+        "colour": model["colour"],
+        "footprint": footprint,
+        "weights": footprint - kv - cache,
+        "kv": kv,
+        "cache": cache,
+        "rate": model["tokens_per_second"],
+    }
+
+
+def request_payload(record: RequestRecord) -> Request:
+    rate = decode_rate(record)
+    first = record.first_token
+    return {
+        "id": record.id,
+        "at": record.received,
+        "client": record.principal.id,
+        "model": record.model or record.model_asked,
+        "phase": record.phase,
+        "prompt_tokens": record.prompt_tokens,
+        "prefill_done": record.prefill_done,
+        "completion_tokens": record.completion_tokens,
+        "tokens_per_second": None if rate is None else round(rate, 1),
+        "ttft_ms": None if first is None else round((first - record.received) * 1000, 1),
+    }
+
+
+def _restore(history: History) -> list[Sample]:
+    try:
+        return history.restore()
+    except (DatabaseError, OSError) as error:
+        log.warning("the last hour's memory could not be read: %s", error)
+        return []
+    finally:
+        connections["telemetry"].close()
+
+
+_sampler: Sampler | None = None
+
+
+def get_sampler() -> Sampler | None:
+    """The sampler that runs, None before the first second."""
+    return _sampler
+
+
+def set_sampler(sampler: Sampler | None) -> None:
+    global _sampler
+    _sampler = sampler
+
+
+def latest(topic: str, default: Any) -> Any:
+    """The running sampler's latest value of a topic, for a page's first rendering."""
+    value = _sampler.hub.latest(topic) if _sampler else None
+    return default if value is None else value
