@@ -1,0 +1,29 @@
+"""Two SQLite files: what is on disk (``default``) and what happened (``telemetry``). No relation crosses them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Model
+
+_TELEMETRY_APPS = frozenset({"monitoring"})
+
+
+def database_of(app_label: str) -> str:
+    return "telemetry" if app_label in _TELEMETRY_APPS else "default"
+
+
+class TelemetryRouter:
+    """Sends the tables of the monitoring app to ``telemetry``, all others to ``default``."""
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str:
+        return database_of(model._meta.app_label)
+
+    def db_for_write(self, model: type[Model], **hints: Any) -> str:
+        return database_of(model._meta.app_label)
+
+    def allow_relation(self, left: Model, right: Model, **hints: Any) -> bool:
+        return database_of(left._meta.app_label) == database_of(right._meta.app_label)
+
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool:
+        return database_of(app_label) == db

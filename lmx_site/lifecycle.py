@@ -1,0 +1,62 @@
+"""Start and stop of the runtime around the server's life, for daphne and for servers that speak ASGI's lifespan.
+
+The order of a stop, whoever asks for it: the engine refuses new requests and lets running ones finish; what is left
+after the drain limit is cancelled by the engine, so that every stream still gets its last frames; then the tasks that
+answer requests are given a moment to end, cancelled if they do not, and awaited; only then the rest of the runtime
+goes. Cancelling the outer task alone leaves Django's inner one alive, and CPython 3.11 then crashes at exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from lmx_site.runtime import Runtime, get_runtime
+
+logger = logging.getLogger(__name__)
+
+LAST_FRAMES_S = 2.0  # from the engine's last event to the last byte in the socket
+CANCEL_S = 5.0
+
+
+async def stop_everything(runtime: Runtime, answering: Iterable[asyncio.Task[Any]]) -> None:
+    """Stop in the documented order. ``answering`` are the tasks that run ASGI applications. Never raises."""
+    keep = runtime.tasks() | {current for current in [asyncio.current_task()] if current is not None}
+    await runtime.drain()
+    await settle(answering, LAST_FRAMES_S)
+    rest = [task for task in asyncio.all_tasks() if task not in keep and not task.done()]
+    for task in rest:
+        task.cancel()
+    await settle(rest, CANCEL_S)
+    await runtime.stop()
+
+
+async def settle(tasks: Iterable[asyncio.Task[Any]], timeout: float) -> None:
+    """Wait until all are done, at most ``timeout`` seconds."""
+    waiting = [task for task in tasks if not task.done()]
+    if waiting:
+        await asyncio.wait(waiting, timeout=timeout)
+
+
+async def lifespan(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    """ASGI lifespan, for servers that have it; daphne has none and uses ``lmx_site.server``'s hooks."""
+    runtime = get_runtime()
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                await runtime.start()
+            except Exception as error:
+                logger.exception("the runtime did not start")
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await runtime.drain()
+            await runtime.stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

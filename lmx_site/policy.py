@@ -1,0 +1,102 @@
+"""The edge's rules as values: which host names are ours and which origins may use the server."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import psutil
+
+from lmx_site.access import is_loopback
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+# Containers reach this machine by these names, and no web page can own them (".internal" is reserved).
+_CONTAINER_NAMES = ("host.docker.internal", "host.containers.internal", "gateway.docker.internal")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """``hosts`` are lower-case names and addresses without a port; one that starts with a dot covers its subdomains."""
+
+    hosts: frozenset[str] = field(default_factory=lambda: frozenset(own_names()))
+    cors_origins: frozenset[str] = frozenset()
+
+    def allows_host(self, header: str) -> bool:
+        name = host_name(header)
+        if name is None:
+            return False
+        if name in self.hosts or name.endswith(".localhost") or is_loopback(name):
+            return True
+        return any(pattern.startswith(".") and name.endswith(pattern) for pattern in self.hosts)
+
+    def allows_origin(self, origin: str) -> bool:
+        return origin.lower() in self.cors_origins
+
+
+def host_name(header: str) -> str | None:
+    """The name in a Host header, without port, brackets or final dot; None for what cannot be one."""
+    text = header.strip().lower()
+    if text.startswith("["):
+        inside, closed, rest = text[1:].partition("]")
+        return inside if closed and (not rest or _is_port(rest)) and _is_address(inside) else None
+    name, colon, port = text.partition(":")
+    if not name or (colon and not port.isdecimal()) or any(c in name for c in "/\\@ \t?#%"):
+        return None
+    return name.rstrip(".") or None
+
+
+def own_names(bind: str = "127.0.0.1") -> set[str]:
+    """The names and addresses this machine answers to when it listens on ``bind``."""
+    machine = socket.gethostname().lower().rstrip(".")
+    names = {"localhost", *_CONTAINER_NAMES}
+    if machine:
+        short = machine.split(".", 1)[0]
+        names |= {machine, short, f"{short}.local"}
+    if not is_loopback(bind):
+        names |= {bind.lower(), *_addresses()}
+    return names
+
+
+def make_policy(bind: str, allowed_hosts: Iterable[str], cors_origins: Iterable[str]) -> Policy:
+    hosts = own_names(bind) | {host.lower() for host in allowed_hosts}
+    return Policy(frozenset(hosts), frozenset(origin.lower() for origin in cors_origins))
+
+
+def _addresses() -> set[str]:
+    families = (socket.AF_INET, socket.AF_INET6)
+    return {
+        entry.address.split("%", 1)[0].lower()
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family in families
+    }
+
+
+def _is_port(text: str) -> bool:
+    return text.startswith(":") and text[1:].isdecimal()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+_policy: Policy | None = None
+
+
+def set_policy(policy: Policy | None) -> None:
+    """The policy of this process; None means the default (own names, no foreign origin)."""
+    global _policy
+    _policy = policy
+
+
+def get_policy() -> Policy:
+    global _policy
+    if _policy is None:
+        _policy = Policy()
+    return _policy

@@ -1,0 +1,44 @@
+"""What every test has: an ``LMX_HOME`` of its own, never the real one; free ports; the real server with a fake backend."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Before anything of ours is imported: settings and paths read it.
+_HOME = Path(tempfile.mkdtemp(prefix="lmx-test-home-"))
+os.environ["LMX_HOME"] = str(_HOME)
+for _name in [name for name in os.environ if name.startswith("LMX_") and name != "LMX_HOME"]:
+    del os.environ[_name]
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+from django.conf import settings  # noqa: E402
+
+# pytest-django has read the settings before this file is loaded, so their paths are set right here.
+settings.HOME = _HOME
+for _alias, _file in (("default", "inventory"), ("telemetry", "telemetry")):
+    settings.DATABASES[_alias]["NAME"] = _HOME / f"{_file}.sqlite3"
+    settings.DATABASES[_alias]["TEST"]["NAME"] = _HOME / f"test-{_file}.sqlite3"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty LMX_HOME for this test alone."""
+    directory = tmp_path / "home"
+    directory.mkdir()
+    monkeypatch.setenv("LMX_HOME", str(directory))
+    return directory
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
