@@ -69,6 +69,12 @@ class Conflict(LmxError):
     status, code = 409, "conflict"
 
 
+class RequestCancelled(Conflict):
+    """Somebody other than its client ended the request."""
+
+    code = "request_cancelled"
+
+
 class BodyTooLarge(LmxError):
     status, code = 413, "request_too_large"
 

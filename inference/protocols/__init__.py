@@ -1,1 +1,1 @@
-"""Wire protocols: one package per protocol, turning its requests into ``GenerateRequest`` and events into its answers."""
+"""Wire protocols: one package for each, from its requests to ``GenerateRequest`` and from events to its answers."""

@@ -1,0 +1,102 @@
+"""Text completions: chunks and body. Both have one shape; ``echo`` puts the prompt before the answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+
+from inference.errors import LmxError
+from inference.ipc import Delta, Finished, Usage
+from inference.protocols.answer import Answer, Choice
+from inference.protocols.openai.words import (
+    DONE,
+    completion_logprobs,
+    error_frames,
+    fingerprint,
+    usage_object,
+)
+from inference.records import RequestRecord
+
+_dumps = orjson.dumps
+
+
+class CompletionWording:
+    """One completion request's answer. ``echo`` is the prompt's text to repeat, or empty."""
+
+    def __init__(
+        self, id: str, model: str, n: int, *, include_usage: bool, logprobs: bool, path: str, echo: str = ""
+    ) -> None:
+        self._id = id
+        self._model = model
+        self._n = n
+        self._include_usage = include_usage
+        self._logprobs = logprobs
+        self._path = path
+        self._echo = echo
+        self._created = int(time.time())
+        self._head = b""
+        self._offsets = [0] * n
+        self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._tail = b',"logprobs":null,"finish_reason":null}]' + self._end
+
+    def begin(self, record: RequestRecord) -> bytes:
+        self._head = b"data: " + _dumps(self._fixed(record))[:-1] + b',"choices":[{"index":'
+        if not self._echo:
+            return b""
+        return b"".join(self._text(choice, self._echo) + self._tail for choice in range(self._n))
+
+    def delta(self, event: Delta) -> bytes:
+        # A completion has no place for reasoning apart: the model's text is given as it came.
+        text = event.reasoning + event.content
+        if event.logprobs:
+            logprobs = self._chunk_logprobs(event)
+            return self._text(event.choice, text) + b',"logprobs":' + logprobs + b',"finish_reason":null}]' + self._end
+        return self._text(event.choice, text) + self._tail if text else b""
+
+    def finish(self, event: Finished) -> bytes:
+        reason = b',"logprobs":null,"finish_reason":' + _dumps(_reason(event.reason))
+        return self._text(event.choice, "") + reason + b"}]" + self._end
+
+    def end(self, usage: Usage) -> bytes:
+        if not self._include_usage:
+            return DONE
+        head = self._head.removesuffix(b'[{"index":')
+        return head + b'[],"usage":' + _dumps(usage_object(usage)) + b"}\n\n" + DONE
+
+    def error(self, error: LmxError) -> bytes:
+        return error_frames(error, self._path)
+
+    def body(self, answer: Answer, record: RequestRecord) -> bytes:
+        choices = [self._choice(index, choice) for index, choice in enumerate(answer.choices)]
+        return _dumps({**self._fixed(record), "choices": choices, "usage": usage_object(answer.usage)})
+
+    def _fixed(self, record: RequestRecord) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._created,
+            "model": self._model or record.model,
+            "system_fingerprint": fingerprint(record.model),
+        }
+
+    def _text(self, choice: int, text: str) -> bytes:
+        return self._head + b'%d,"text":' % choice + _dumps(text)
+
+    def _chunk_logprobs(self, event: Delta) -> bytes:
+        offset = self._offsets[event.choice]
+        self._offsets[event.choice] += sum(len(token.text) for token in event.logprobs)
+        return _dumps(completion_logprobs(event.logprobs, offset))
+
+    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        return {
+            "index": index,
+            "text": self._echo + "".join(choice.written),
+            "logprobs": completion_logprobs(choice.logprobs, 0) if self._logprobs else None,
+            "finish_reason": _reason(choice.reason),
+        }
+
+
+def _reason(reason: str | None) -> str | None:
+    return "stop" if reason == "tool_calls" else reason

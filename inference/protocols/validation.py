@@ -1,0 +1,94 @@
+"""Pydantic's complaints as one sentence that names the parameter the way a client wrote it (``messages[0].role``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from inference.errors import InvalidRequest
+from inference.protocols.jsonbody import describe
+
+
+class WireModel(BaseModel):
+    """Base of request schemas: types are not coerced; unknown fields are kept in ``model_extra`` to be reported."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], body: dict[str, Any]) -> Model:
+    """``body`` as ``model``; ``InvalidRequest`` with ``param`` set to the path of the first fault."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise _refusal(error.errors(include_url=False), body) from None
+
+
+def refuse(param: str, message: str, *, code: str = "invalid_value") -> InvalidRequest:
+    """The error for one parameter; the message is prefixed with its path."""
+    return InvalidRequest(f"{param} {message}", param=param, code=code)
+
+
+def unknown_fields(value: BaseModel, prefix: str = "") -> Iterator[str]:
+    """Paths of the fields that no schema knows, depth first; list positions are left out (``messages[].foo``)."""
+    for name in value.model_extra or ():
+        yield prefix + name
+    for name in type(value).model_fields:
+        child = getattr(value, name)
+        if isinstance(child, BaseModel):
+            yield from unknown_fields(child, f"{prefix}{name}.")
+        elif isinstance(child, list):
+            for item in child:
+                if isinstance(item, BaseModel):
+                    yield from unknown_fields(item, f"{prefix}{name}[].")
+
+
+def _refusal(errors: list[ErrorDetails], body: dict[str, Any]) -> InvalidRequest:
+    # Each branch of a union complains; the one that came deepest is the one the client meant.
+    first = _path(errors[0], body)
+    rivals = [error for error in errors if _path(error, body).startswith(first)]
+    best = max(rivals, key=lambda error: len(_path(error, body)))
+    param = _path(best, body)
+    same = [error for error in rivals if _path(error, body) == param]
+    code = "missing_required_parameter" if best["type"] == "missing" else "invalid_value"
+    if any(error["type"].endswith("_type") for error in same):
+        code = "invalid_type"
+    return refuse(param, _sentence(same), code=code)
+
+
+def _path(error: ErrorDetails, body: dict[str, Any]) -> str:
+    """The location without the names of union branches, which are no part of what the client sent."""
+    path, here = "", body
+    for position, step in enumerate(error["loc"]):
+        last = position == len(error["loc"]) - 1
+        if isinstance(step, int) and isinstance(here, list):
+            path, here = f"{path}[{step}]", here[step] if step < len(here) else None
+        elif isinstance(here, dict) and (step in here or (last and error["type"] == "missing")):
+            path, here = f"{path}.{step}" if path else str(step), here.get(step)
+    return path
+
+
+def _sentence(errors: list[ErrorDetails]) -> str:
+    if errors[0]["type"] == "missing":
+        return "is required"
+    wishes = dict.fromkeys(_wish(error) for error in errors)
+    return f"{' or '.join(wishes)}, not {describe(errors[0]['input'])}"
+
+
+def _wish(error: ErrorDetails) -> str:
+    text = error["msg"]
+    for pattern, words in (
+        ("Input should be ", "must be "),
+        ("List should have ", "must have "),
+        ("String should have ", "must have "),
+        ("String should match ", "must match "),
+        ("Value error, ", ""),
+    ):
+        text = text.replace(pattern, words)
+    text = text.replace("a valid list", "an array").replace("a valid dictionary", "an object").replace("a valid ", "a ")
+    return text.replace("a integer", "an integer").split(", not ")[0]
