@@ -14,7 +14,7 @@ def home() -> Path:
 
 
 def assets() -> Path:
-    """The folder that holds ``templates/`` and ``static/``: the package's own in an installed wheel, else the checkout."""
+    """The folder of ``templates/`` and ``static/``: the package's own in an installed wheel, else the checkout."""
     packed = _PACKAGE / "assets"
     return packed if packed.is_dir() else _PACKAGE.parent
 

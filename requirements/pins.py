@@ -18,12 +18,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 HERE = Path(__file__).resolve().parent
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 # `write` resolves for these two only: the rest of its markers says no more than that.
-PLATFORM_MARKERS = {
-    "darwin": "platform_machine == 'arm64' and platform_python_implementation == 'CPython' and sys_platform == 'darwin'",
-    "linux": "platform_machine == 'x86_64' and platform_python_implementation == 'CPython' and sys_platform == 'linux'",
-}
+_MARKER = "platform_machine == '{}' and platform_python_implementation == 'CPython' and sys_platform == '{}'"
+PLATFORM_MARKERS = {"darwin": _MARKER.format("arm64", "darwin"), "linux": _MARKER.format("x86_64", "linux")}
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "linux": {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
     "darwin": {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
