@@ -1,0 +1,3 @@
+"""Schema of the inventory database."""
+
+from __future__ import annotations

@@ -1,0 +1,130 @@
+"""Tables of the inventory: models on disk, their files, and jobs.
+
+The disk is the truth for everything but the hashes: a scan fills ``ModelRecord`` and ``ModelFile`` and corrects them.
+Sizes are in bytes, times are UTC.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class DiskState(models.TextChoices):
+    """``inference.catalog.DiskState``, as choices."""
+
+    ABSENT = "absent", "absent"
+    PARTIAL = "partial", "partial"
+    ADOPTED = "adopted", "adopted, not yet verified"
+    VERIFIED = "verified", "verified"
+    CORRUPT = "corrupt", "corrupt"
+    OFFLINE = "offline", "offline: volume not mounted"
+
+
+class ModelRecord(models.Model):
+    """One model directory. ``(source, repo, revision, variant)`` names it, ``path`` finds it.
+
+    ``fingerprint`` covers names, sizes and times of the files: while it stays, the facts below it are still true.
+    ``vanished_at`` is set while the directory or its volume is not there.
+    """
+
+    path = models.CharField(max_length=4096, unique=True)
+    root = models.CharField(max_length=4096)
+    source = models.CharField(max_length=32)
+    repo = models.CharField(max_length=512)
+    revision = models.CharField(max_length=256, blank=True)
+    variant = models.CharField(max_length=128, blank=True)
+    format = models.CharField(max_length=16, default="mlx")
+
+    fingerprint = models.CharField(max_length=64, blank=True)
+    architecture = models.CharField(max_length=128, blank=True)
+    quantization = models.CharField(max_length=32, blank=True)
+    weight_bytes = models.BigIntegerField(default=0)
+    total_bytes = models.BigIntegerField(default=0)
+    context_length = models.BigIntegerField(default=0)
+    kv_bytes_per_token = models.BigIntegerField(default=0)
+    has_chat_template = models.BooleanField(default=False)
+    disk_state = models.CharField(max_length=16, choices=DiskState, default=DiskState.ADOPTED)
+    problem = models.TextField(blank=True)
+
+    created_at = models.DateTimeField(help_text="when the directory was made, as far as the file system knows")
+    first_seen = models.DateTimeField()
+    last_seen = models.DateTimeField()
+    vanished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["repo", "revision", "variant"]
+        indexes: ClassVar = [
+            models.Index(fields=["repo"]),
+            models.Index(fields=["root"]),
+            models.Index(fields=["disk_state"]),
+        ]
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        variant = f":{self.variant}" if self.variant else ""
+        return f"{self.repo}{revision}{variant}"
+
+
+class ModelFile(models.Model):
+    """One file of a model. ``sha256_expected`` comes from whoever published it, ``sha256_actual`` from the bytes here.
+
+    ``mtime_ns`` is the file's time in nanoseconds when it was last seen: a hash belongs to that size and time.
+    """
+
+    model = models.ForeignKey(ModelRecord, on_delete=models.CASCADE, related_name="files")
+    name = models.CharField(max_length=1024)
+    size = models.BigIntegerField()
+    mtime_ns = models.BigIntegerField(default=0)
+    sha256_expected = models.CharField(max_length=64, blank=True)
+    sha256_actual = models.CharField(max_length=64, blank=True)
+    verified_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["model", "name"], name="one_row_per_file")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JobState(models.TextChoices):
+    QUEUED = "queued", "queued"
+    RUNNING = "running", "running"
+    DONE = "done", "done"
+    FAILED = "failed", "failed"
+    CANCELLED = "cancelled", "cancelled"
+
+
+class Job(models.Model):
+    """Work done by a child process: fetch, hash, convert. ``params`` and ``result`` are the child's input and answer.
+
+    ``done`` of ``total`` counts ``unit``s (``bytes``, ``files``, ``tensors``) of the ``phase`` under way; ``total`` 0
+    means that nobody knows. ``lease_pid`` is the server that runs it and ``heartbeat_at`` its last sign of life: a
+    running job whose server is gone was interrupted.
+    """
+
+    kind = models.CharField(max_length=32)
+    subject = models.CharField(max_length=512, blank=True, help_text="the model or file it is about")
+    state = models.CharField(max_length=16, choices=JobState, default=JobState.QUEUED)
+    phase = models.CharField(max_length=64, blank=True)
+    done = models.BigIntegerField(default=0)
+    total = models.BigIntegerField(default=0)
+    unit = models.CharField(max_length=16, default="bytes")
+    error = models.TextField(blank=True)
+    params = models.JSONField(default=dict)
+    result = models.JSONField(default=dict, blank=True)
+
+    lease_pid = models.IntegerField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [models.Index(fields=["state", "kind"])]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject} ({self.state})"
