@@ -24,7 +24,10 @@ class MemoryReading:
 
 
 class MemoryReader(Protocol):
-    """Readings of the machine and of one process (macOS ``phys_footprint``, Linux PSS). Cheap enough for once a second."""
+    """Readings of the machine and of one process (macOS ``phys_footprint``, Linux PSS), cheap enough for 1 Hz.
+
+    The engine calls it from a worker thread, one call at a time.
+    """
 
     def read(self) -> MemoryReading: ...
 
@@ -79,7 +82,7 @@ class Generation(Protocol):
 
     def __aiter__(self) -> AsyncIterator[list[RequestEvent]]: ...
 
-    async def wait_started(self, timeout: float) -> None:
+    async def wait_started(self, timeout: float) -> None:  # noqa: ASYNC109 - it returns, it does not raise
         """Return when ``Started`` arrived or ``timeout`` seconds passed; raise the ``LmxError`` if it failed first."""
         ...
 
