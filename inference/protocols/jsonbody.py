@@ -45,7 +45,9 @@ def describe(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return f"{value:.6g}" if isinstance(value, float) else str(value)
-    return {str: "a string", list: "an array", dict: "an object"}.get(type(value), "something else")
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"
 
 
 def _refused(message: str) -> InvalidRequest:

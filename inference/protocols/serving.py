@@ -77,11 +77,10 @@ class Call:
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, safe whatever names a client invents."""
-        found = {"x-request-id": self.record.id}
-        if self.ignored:
-            names = (quote(name[:64], safe="[]._-") for name in self.ignored[:MAX_IGNORED_NAMES])
-            found["x-lmx-ignored"] = ", ".join(names)
-        return found
+        if not self.ignored:
+            return {}
+        names = (quote(name[:64], safe="[]._-") for name in self.ignored[:MAX_IGNORED_NAMES])
+        return {"x-lmx-ignored": ", ".join(names)}
 
 
 async def respond(call: Call) -> HttpResponseBase:

@@ -63,7 +63,8 @@ def _refusal(errors: list[ErrorDetails], body: dict[str, Any]) -> InvalidRequest
 
 def _path(error: ErrorDetails, body: dict[str, Any]) -> str:
     """The location without the names of union branches, which are no part of what the client sent."""
-    path, here = "", body
+    path = ""
+    here: Any = body
     for position, step in enumerate(error["loc"]):
         last = position == len(error["loc"]) - 1
         if isinstance(step, int) and isinstance(here, list):

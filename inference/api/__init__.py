@@ -1,0 +1,1 @@
+"""The HTTP API: ``/v1`` for inference, ``/admin`` for the owner's programs. HTTP only; meaning is in ``protocols``."""

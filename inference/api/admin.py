@@ -1,0 +1,254 @@
+"""``/admin``: load and unload, what there is and how it runs, health. Admin scope throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Annotated, Any
+
+import orjson
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from pydantic import ConfigDict, Field
+
+from inference.api.base import JsonApi, json_response
+from inference.api.deps import catalog, principal, product_version, services
+from inference.api.describe import LIVE_STATES, flying_request, in_gb, listed_model, running_model
+from inference.api.events import events_response
+from inference.engine import get_engine
+from inference.engine.contract import ModelStatus
+from inference.errors import InvalidRequest, LmxError, ModelNotFound, NotFound
+from inference.protocols.jsonbody import parse_object
+from inference.protocols.validation import WireModel, refuse, validate
+
+log = logging.getLogger(__name__)
+
+api = JsonApi(
+    prefix="/admin/",
+    title="Opta-LMX admin API",
+    version=product_version(),
+    description="Loads and unloads the models of this machine and tells how they do.",
+)
+
+# Loads that nobody waits for (``wait: false``); the set keeps them from being collected.
+_loads: set[asyncio.Task[None]] = set()
+
+
+class AdminBody(WireModel):
+    """Bodies of our own API: a name we do not know is a mistake."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class LoadBody(AdminBody):
+    """``context`` tokens and ``slots`` requests at once are upper bounds; ``pin`` keeps the model from eviction."""
+
+    model_id: str = Field(min_length=1)
+    quantization: str | None = None
+    context: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    slots: Annotated[int, Field(ge=1, le=1024)] | None = None
+    ttl: float | None = None
+    pin: bool | None = None
+    download: bool | None = None
+    wait: bool | None = None
+
+
+class UnloadBody(AdminBody):
+    model_id: str = Field(min_length=1)
+
+
+class CancelBody(AdminBody):
+    """``id`` is the answer's own id (``chatcmpl-…``), as ``/admin/status`` lists it."""
+
+    id: str = Field(min_length=1)
+
+
+@api.route(
+    "POST", "/model/load", scope="admin", operation_id="load_model", summary="Load a model", tag="models", body=LoadBody
+)
+async def load_model(request: HttpRequest) -> HttpResponseBase:
+    wanted = validate(LoadBody, parse_object(request.body))
+    _refuse_not_yet(wanted)
+    ref = _resolve(wanted)
+    if wanted.wait is False:
+        task = asyncio.create_task(_load_quietly(ref, wanted), name=f"load {ref}")
+        _loads.add(task)
+        task.add_done_callback(_loads.discard)
+        return _json({"model_id": wanted.model_id, "status": "loading"}, 202)
+    status = await get_engine().load(ref, context=wanted.context, slots=wanted.slots, pin=wanted.pin)
+    return _json(_load_answer(wanted.model_id, status))
+
+
+@api.route(
+    "DELETE POST",
+    "/model/unload",
+    scope="admin",
+    operation_id="unload_model",
+    summary="Unload a model and wait for its memory",
+    tag="models",
+    body=UnloadBody,
+)
+async def unload_model(request: HttpRequest, model_id: str | None = None) -> HttpResponseBase:
+    name = _unload_name(request, model_id)
+    before = {status.id: status.footprint_bytes for status in get_engine().models()}
+    status = await get_engine().unload(name)
+    freed = max(0, before.get(status.id, 0) - status.footprint_bytes)
+    return _json(
+        {"model_id": name, "status": status.state, "memory_freed_gb": in_gb(freed), "memory_freed_bytes": freed}
+    )
+
+
+@api.route(
+    "GET",
+    "/models/list",
+    scope="admin",
+    operation_id="list_all_models",
+    summary="Every model on disk, with its run state or why it cannot run",
+    tag="models",
+)
+async def models_list(request: HttpRequest) -> HttpResponseBase:
+    states = {status.id: status for status in get_engine().models()}
+    return _json({"models": [listed_model(ref, states.get(ref.id)) for ref in catalog().all()]})
+
+
+@api.route(
+    "GET",
+    "/models/loaded",
+    scope="admin",
+    operation_id="list_loaded_models",
+    summary="Models in memory, loading or draining",
+    tag="models",
+)
+async def models_loaded(request: HttpRequest) -> HttpResponseBase:
+    return _json({"models": [running_model(status) for status in _live()]})
+
+
+@api.route(
+    "GET",
+    "/status",
+    scope="admin",
+    operation_id="get_status",
+    summary="Memory, loaded models, requests in flight, speed",
+    tag="server",
+)
+async def status(request: HttpRequest) -> HttpResponseBase:
+    engine, live = get_engine(), _live()
+    word, reasons = engine.health()
+    return _json(
+        {
+            "status": word,
+            "reasons": reasons,
+            "version": product_version(),
+            "uptime_s": round(time.time() - services().since, 1),
+            "memory": engine.memory_plan(),
+            "models": [running_model(status) for status in live],
+            "requests": [flying_request(record) for record in engine.in_flight()],
+            "tokens_per_second": round(sum(status.stats.tokens_per_second for status in live if status.stats), 2),
+        }
+    )
+
+
+@api.route(
+    "GET",
+    "/health",
+    scope="admin",
+    operation_id="get_health",
+    summary="healthy, degraded or error, with reasons; error answers 503",
+    tag="server",
+)
+async def health(request: HttpRequest) -> HttpResponseBase:
+    word, reasons = get_engine().health()
+    return _json({"status": word, "reasons": reasons}, 503 if word == "error" else 200)
+
+
+@api.route(
+    "GET",
+    "/events",
+    scope="admin",
+    operation_id="stream_events",
+    summary="What happens, as server-sent events, from `since` or Last-Event-ID on",
+    tag="server",
+    streams=True,
+)
+async def events(request: HttpRequest, since: int | None = None) -> HttpResponseBase:
+    return await events_response(request, since)
+
+
+@api.route(
+    "POST",
+    "/requests/cancel",
+    scope="admin",
+    operation_id="cancel_request",
+    summary="End a request wherever it is",
+    tag="server",
+    body=CancelBody,
+)
+async def cancel_request(request: HttpRequest) -> HttpResponseBase:
+    wanted = validate(CancelBody, parse_object(request.body))
+    if not get_engine().cancel(wanted.id, by=principal(request).id):
+        raise NotFound(f"no request {wanted.id[:80]!r} is in flight", code="request_not_found", param="id")
+    return _json({"id": wanted.id, "status": "cancelled"})
+
+
+api.complete()
+
+
+def _json(value: Any, status: int = 200) -> HttpResponseBase:
+    return json_response(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS), status)
+
+
+def _live() -> list[ModelStatus]:
+    return [status for status in get_engine().models() if status.state in LIVE_STATES]
+
+
+def _refuse_not_yet(wanted: LoadBody) -> None:
+    if wanted.ttl is not None:
+        raise refuse("ttl", "is not supported yet; models stay until memory is needed", code="unsupported_parameter")
+    if wanted.quantization is not None:
+        raise refuse(
+            "quantization",
+            "is not supported yet; name the variant in model_id (org/name:variant)",
+            code="unsupported_parameter",
+        )
+
+
+def _resolve(wanted: LoadBody) -> str:
+    try:
+        return catalog().resolve(wanted.model_id).id
+    except ModelNotFound as error:
+        if not wanted.download:
+            raise
+        note = f"{error.message} (it is not on disk, and fetching over the API is not available yet)"
+        raise ModelNotFound(note, param="model_id") from None
+
+
+async def _load_quietly(model: str, wanted: LoadBody) -> None:
+    """A load nobody waits for: how it ended is seen in the model's state."""
+    try:
+        await get_engine().load(model, context=wanted.context, slots=wanted.slots, pin=wanted.pin)
+    except LmxError as error:
+        log.warning("loading %s failed: %s", model, error.message)
+
+
+def _load_answer(name: str, status: ModelStatus) -> dict[str, Any]:
+    return {
+        "model_id": name,
+        "memory_used_gb": in_gb(status.footprint_bytes),
+        "status": "loaded" if status.state == "ready" else status.state,
+        "memory_used_bytes": status.footprint_bytes,
+        "weight_bytes": status.weight_bytes,
+        "resolved_id": status.id,
+        "context": status.context,
+        "slots": status.slots,
+        "load_seconds": status.load_seconds,
+    }
+
+
+def _unload_name(request: HttpRequest, from_query: str | None) -> str:
+    if from_query and not request.body.strip():
+        return from_query
+    named = validate(UnloadBody, parse_object(request.body)).model_id
+    if from_query and from_query != named:
+        raise InvalidRequest("model_id differs between query and body", param="model_id")
+    return named

@@ -1,0 +1,110 @@
+"""What the API is given by the site: catalog, events, strictness; and who is asking.
+
+``configure`` is called by the runtime when it starts, and without arguments when it stops.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol
+
+from django.http import HttpRequest
+
+from inference.catalog import Catalog
+from inference.errors import Forbidden, ModelUnavailable, Unauthorized
+from inference.principal import Principal, Scope
+
+
+class EventFrame(Protocol):
+    """One entry of a log topic, or a ``gap``: entries up to ``seq`` are lost. ``payload`` is the entry."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def payload(self) -> Any: ...
+
+    @property
+    def seq(self) -> int | None: ...
+
+
+class EventSubscription(Protocol):
+    """Batches of frames, never empty, until ``close()``. Waiting may be cancelled without losing a frame."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[EventFrame]]: ...
+
+    async def __anext__(self) -> Sequence[EventFrame]: ...
+
+    def close(self) -> None: ...
+
+
+class EventSource(Protocol):
+    """The hub, as far as the API needs it."""
+
+    def subscribe(self, topics: Iterable[str], since: int | None = None) -> EventSubscription: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """``strict`` refuses unknown parameters; ``since`` is the wall-clock time of the start."""
+
+    catalog: Catalog | None = None
+    events: EventSource | None = None
+    strict: bool = False
+    since: float = field(default_factory=time.time)
+
+
+_services = Services()
+
+
+def configure(*, catalog: Catalog | None = None, events: EventSource | None = None, strict: bool = False) -> None:
+    """Give the API what it works with."""
+    global _services
+    _services = Services(catalog, events, strict)
+
+
+def services() -> Services:
+    return _services
+
+
+def catalog() -> Catalog:
+    """The catalog; 503 while the server starts or stops."""
+    if _services.catalog is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return _services.catalog
+
+
+def event_source() -> EventSource:
+    """The hub; 503 while the server starts or stops."""
+    if _services.events is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return _services.events
+
+
+def principal(request: HttpRequest) -> Principal:
+    """Who the edge found to be asking; a request that passed no edge has no rights."""
+    found = getattr(request, "principal", None)
+    if not isinstance(found, Principal):
+        raise Unauthorized("this request was not authorised")
+    return found
+
+
+def require(request: HttpRequest, scope: Scope) -> None:
+    """Raise the refusal of a request whose principal may not do what ``scope`` covers."""
+    asker = principal(request)
+    if asker.may(scope):
+        return
+    if asker.kind == "anonymous":
+        raise Unauthorized(f"a key with the {scope} scope is needed")
+    raise Forbidden(f"this key has no {scope} scope", code="admin_key_required" if scope == "admin" else None)
+
+
+def product_version() -> str:
+    """The installed version; a checkout that was never installed has none."""
+    try:
+        return version("opta-lmx")
+    except PackageNotFoundError:
+        return "0.0.0+checkout"

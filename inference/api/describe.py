@@ -1,0 +1,120 @@
+"""Models, requests and memory as the API's JSON objects. Sizes are bytes; ``*_gb`` is 2**30 bytes, for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from inference.catalog import ModelRef
+from inference.engine.contract import ModelStatus
+from inference.ipc import Capabilities
+from inference.records import RequestRecord
+
+GB = 2**30
+LIVE_STATES = ("loading", "ready", "draining")
+
+
+def model_object(ref: ModelRef, status: ModelStatus | None, name: str | None = None) -> dict[str, Any]:
+    """A model as ``/v1/models`` shows it: OpenAI's four fields, then ours. ``name`` is what it was asked by."""
+    capabilities = status.capabilities if status else None
+    return {
+        "id": name or ref.id,
+        "object": "model",
+        "created": ref.created,
+        "owned_by": ref.id.split("/")[0] if "/" in ref.id else "local",
+        "root": ref.id,
+        "type": "embeddings" if capabilities and capabilities.embeddings else "llm",
+        "state": status.state if status else "unloaded",
+        "context_length": ref.context_length,
+        "loaded_context_length": status.context or None if status else None,
+        "size_bytes": ref.weight_bytes,
+        "architecture": ref.architecture,
+        "quantization": ref.quantization,
+        "capabilities": capability_names(capabilities),
+    }
+
+
+def capability_names(capabilities: Capabilities | None) -> list[str] | None:
+    """What a loaded model can do; None while that is not known."""
+    if capabilities is None:
+        return None
+    return [name for name, value in msgspec.structs.asdict(capabilities).items() if value is True]
+
+
+def listed_model(ref: ModelRef, status: ModelStatus | None) -> dict[str, Any]:
+    """A model as ``/admin/models/list`` shows it: what is on disk, and how it runs."""
+    run = status or ModelStatus(id=ref.id, state="unloaded")
+    broken = ref.problem is not None and run.state == "unloaded"
+    return {
+        "model_id": ref.id,
+        "aliases": list(ref.aliases),
+        "source": ref.source,
+        "revision": ref.revision,
+        "variant": ref.variant,
+        "format": ref.format,
+        "architecture": ref.architecture,
+        "quantization": ref.quantization,
+        "size_bytes": ref.weight_bytes,
+        "size_gb": in_gb(ref.weight_bytes),
+        "context_length": ref.context_length,
+        "created": ref.created,
+        "path": str(ref.path),
+        "disk_state": ref.disk_state,
+        **running_model(run),
+        "state": "failed" if broken else run.state,
+        "reason": run.reason or ref.problem,
+    }
+
+
+def running_model(status: ModelStatus) -> dict[str, Any]:
+    """How one model runs: state, memory, load progress, requests."""
+    stats = status.stats
+    return {
+        "model_id": status.id,
+        "state": status.state,
+        "reason": status.reason,
+        "pid": status.pid,
+        "pinned": status.pinned,
+        "context": status.context or None,
+        "slots": status.slots or None,
+        "memory_used_bytes": status.footprint_bytes,
+        "memory_used_gb": in_gb(status.footprint_bytes),
+        "kv_bytes": stats.kv_bytes if stats else 0,
+        "load": {
+            "phase": status.load_phase,
+            "done": status.load_done,
+            "total": status.load_total,
+            "seconds": status.load_seconds,
+        },
+        "loaded_at": status.loaded_at,
+        "last_used": status.last_used,
+        "running": status.running,
+        "queued": status.queued,
+        "tokens_per_second": round(stats.tokens_per_second, 2) if stats else 0.0,
+        "capabilities": capability_names(status.capabilities),
+    }
+
+
+def flying_request(record: RequestRecord) -> dict[str, Any]:
+    """A request in flight; never its text."""
+    return {
+        "id": record.id,
+        "endpoint": record.endpoint,
+        "client": record.principal.id,
+        "model_asked": record.model_asked,
+        "model": record.model,
+        "stream": record.stream,
+        "phase": record.phase,
+        "received": record.received,
+        "started": record.started,
+        "first_token": record.first_token,
+        "prompt_tokens": record.prompt_tokens,
+        "cached_tokens": record.cached_tokens,
+        "prefill_done": record.prefill_done,
+        "completion_tokens": record.completion_tokens,
+    }
+
+
+def in_gb(size: int) -> float:
+    return round(size / GB, 3)

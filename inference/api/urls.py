@@ -1,0 +1,31 @@
+"""Routes of ``/v1`` and ``/admin``, and JSON answers for everything else below ``/v1``, ``/admin`` and ``/api``."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, URLResolver, path, re_path
+from django.views.decorators.csrf import csrf_exempt
+
+from inference.api import admin, v1
+from inference.errors import NotFound
+from inference.protocols.errors import error_response
+
+_KNOWN = [api.prefix.rstrip("/") + route for api in (v1.api, admin.api) for route in api.routes if "{" not in route]
+
+
+@csrf_exempt
+async def unknown(request: HttpRequest) -> HttpResponse:
+    """A JSON 404 that names the nearest route."""
+    asked = request.path_info[:200]
+    near = get_close_matches(asked.rstrip("/"), _KNOWN, n=1, cutoff=0.75)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return error_response(NotFound(f"there is no {request.method} {asked}{hint}", code="unknown_url"), asked)
+
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("v1/", v1.api.urls),
+    path("admin/", admin.api.urls),
+    re_path(r"^(?:v1|admin|api)(?:/.*)?$", unknown),
+]
