@@ -1,4 +1,4 @@
-"""The Django site: configuration, the edge, the server process and the place where all parts are put together."""
+"""The site: settings, configuration, the edge, and the one place where the three apps meet."""
 
 from __future__ import annotations
 

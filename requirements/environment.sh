@@ -20,7 +20,7 @@ find_python() {
     "$PYTHON" -c "$NEWER" >/dev/null 2>&1 || fail "PYTHON=$PYTHON is no Python 3.11 or newer: name another one."
     return
   fi
-  for PYTHON in python3.13 python3.12 python3.11 python3; do
+  for PYTHON in python3.13 python3.12 python3.11 python3.14 python3; do
     if "$PYTHON" -c "$NEWER" >/dev/null 2>&1; then return; fi
   done
   fail "no Python 3.11 or newer found: install one, or name it with 'make serve PYTHON=/path/to/python3'."

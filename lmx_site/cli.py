@@ -1,0 +1,175 @@
+"""The ``lmx`` command: starts the server, prepares its engine, and talks to the one that runs.
+
+Every failure is one line on stderr that says what and what to do, and an exit status that is not 0. Imports stay light:
+only ``serve`` loads the site, and only when it is run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lmx_site import __version__, paths, setup_engine
+
+if TYPE_CHECKING:
+    from lmx_site.client import Client
+    from lmx_site.config import Config
+
+_URL = click.option("--url", help="The server to ask; default: the one that runs in LMX_HOME, else port 1234.")
+_KEY = click.option("--key", envvar="LMX_KEY", help="The admin key, where one is set (or LMX_KEY).")
+
+
+class Failure(click.ClickException):
+    """Ends the command with that line on stderr and status 1."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"lmx: {self.message}", err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(version)s")
+def main() -> None:
+    """One machine's language models behind one local server.
+
+    Everything it keeps is in LMX_HOME, by default ~/.opta-lmx.
+    """
+
+
+@main.command()
+@click.option("--host", help="Address to listen on; default 127.0.0.1. Another one needs a key.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; default 1234.")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration; default: config.yaml in LMX_HOME.")
+@click.option("--home", type=click.Path(path_type=Path), help="Used in place of LMX_HOME.")
+def serve(host: str | None, port: int | None, config: Path | None, home: Path | None) -> None:
+    """Start the server and stay until it is stopped (Ctrl-C)."""
+    if home is not None:
+        os.environ["LMX_HOME"] = str(home.expanduser().absolute())
+    loaded = _configuration(config, _overrides(host, port))
+    _engine_or_failure()
+    # Django's settings read LMX_HOME when they are imported, so not before it is final.
+    from lmx_site import server
+
+    sys.exit(server.serve(loaded, announce=click.echo))
+
+
+@main.command()
+def setup() -> None:
+    """Install the engine (vllm-mlx at its pinned version), or check that it loads."""
+    if not _engine_or_failure():
+        try:
+            setup_engine.check_engine()
+        except setup_engine.SetupError as error:
+            raise Failure(str(error)) from error
+    click.echo(f"The engine is ready: {paths.engine_pin()}")
+
+
+@main.command()
+def version() -> None:
+    """Print the versions of the server and of its engine."""
+    click.echo(f"opta-lmx {__version__}")
+    click.echo(f"python {sys.version.partition(' ')[0]}")
+    for name in ("vllm-mlx", "mlx-lm", "mlx"):
+        click.echo(f"{name} {setup_engine.installed_version(name) or 'not installed'}")
+
+
+@main.command()
+@_URL
+@_KEY
+def status(url: str | None, key: str | None) -> None:
+    """Show health, memory and the loaded models."""
+    from lmx_site import terminal
+
+    with _server(url, key) as client:
+        health, state = client.get("/admin/health"), client.get("/admin/status")
+        for line in terminal.status_lines(client.url, health, state):
+            click.echo(line)
+
+
+@main.command()
+@_URL
+@_KEY
+def models(url: str | None, key: str | None) -> None:
+    """List the models on disk and what each is doing."""
+    from lmx_site import terminal
+
+    with _server(url, key) as client:
+        for line in terminal.model_lines(client.get("/admin/models/list")):
+            click.echo(line)
+
+
+@main.command()
+@click.argument("name")
+@_URL
+@_KEY
+def load(name: str, url: str | None, key: str | None) -> None:
+    """Load the model NAME and wait until it can answer."""
+    with _server(url, key) as client:
+        answer = client.post("/admin/model/load", {"model_id": name, "wait": True})
+    click.echo(f"{answer.get('model_id') or name}: {answer.get('status') or 'loaded'}")
+
+
+@main.command()
+@click.argument("name")
+@_URL
+@_KEY
+def unload(name: str, url: str | None, key: str | None) -> None:
+    """Unload the model NAME, letting its running requests finish, and give its memory back."""
+    with _server(url, key) as client:
+        answer = client.post("/admin/model/unload", {"model_id": name})
+    click.echo(f"{answer.get('model_id') or name}: {answer.get('status') or 'unloaded'}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@_URL
+@_KEY
+def chat(name: str | None, url: str | None, key: str | None) -> None:
+    """Talk to the model NAME (default: the default model). Ctrl-C stops an answer, Ctrl-D ends the chat."""
+    from lmx_site import terminal
+
+    with _server(url, key) as client:
+        terminal.chat(client, name or "default")
+
+
+def _overrides(host: str | None, port: int | None) -> Mapping[str, str]:
+    """The environment with the options put over it: they win over the file as variables do."""
+    given = {"LMX_SERVER__HOST": host, "LMX_SERVER__PORT": None if port is None else str(port)}
+    return {**os.environ, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _configuration(file: Path | None, environment: Mapping[str, str]) -> Config:
+    from lmx_site.config import ConfigError, load_config
+
+    try:
+        return load_config(file, environment)
+    except ConfigError as error:
+        raise Failure("\n     ".join(error.problems)) from error
+
+
+def _engine_or_failure() -> bool:
+    try:
+        return setup_engine.ensure_engine(click.echo)
+    except setup_engine.SetupError as error:
+        raise Failure(str(error)) from error
+
+
+@contextmanager
+def _server(url: str | None, key: str | None) -> Iterator[Client]:
+    """The running server; what goes wrong with it ends the command in one line."""
+    from lmx_site.client import Client, ClientError
+
+    try:
+        with Client(url, key) as client:
+            yield client
+    except ClientError as error:
+        raise Failure(str(error)) from error
+
+
+if __name__ == "__main__":
+    main(prog_name="lmx")
