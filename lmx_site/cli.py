@@ -86,8 +86,7 @@ def status(url: str | None, key: str | None) -> None:
     from lmx_site import terminal
 
     with _server(url, key) as client:
-        health, state = client.get("/admin/health"), client.get("/admin/status")
-        for line in terminal.status_lines(client.url, health, state):
+        for line in terminal.status_lines(client.url, client.get("/admin/status")):
             click.echo(line)
 
 
@@ -109,9 +108,11 @@ def models(url: str | None, key: str | None) -> None:
 @_KEY
 def load(name: str, url: str | None, key: str | None) -> None:
     """Load the model NAME and wait until it can answer."""
+    from lmx_site import terminal
+
     with _server(url, key) as client:
         answer = client.post("/admin/model/load", {"model_id": name, "wait": True})
-    click.echo(f"{answer.get('model_id') or name}: {answer.get('status') or 'loaded'}")
+    click.echo(f"{answer['model_id']}: {answer['status']}, {terminal.size(answer['memory_used_bytes'])} in use")
 
 
 @main.command()
@@ -120,9 +121,11 @@ def load(name: str, url: str | None, key: str | None) -> None:
 @_KEY
 def unload(name: str, url: str | None, key: str | None) -> None:
     """Unload the model NAME, letting its running requests finish, and give its memory back."""
+    from lmx_site import terminal
+
     with _server(url, key) as client:
         answer = client.post("/admin/model/unload", {"model_id": name})
-    click.echo(f"{answer.get('model_id') or name}: {answer.get('status') or 'unloaded'}")
+    click.echo(f"{answer['model_id']}: {answer['status']}, {terminal.size(answer['memory_freed_bytes'])} given back")
 
 
 @main.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,7 +56,7 @@ class Client:
         """The JSON answer of a POST, however long it takes; raises ``ClientError``."""
         return self._json("POST", path, body, None)
 
-    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         """The JSON of each server-sent frame of a streamed answer; raises ``ClientError``, also for an error frame."""
         try:
             with self._http.stream("POST", path, json=body, timeout=httpx2.Timeout(None, connect=_CONNECT)) as answer:
