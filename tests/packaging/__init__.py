@@ -1,0 +1,1 @@
+"""Tests of what surrounds the code: pins, environment, wheel, command line, documents and house rules."""
