@@ -155,7 +155,7 @@ def _apply_environment(values: dict[str, Any], env: Mapping[str, str], sources: 
             problems += _single_underscore(variable)
             continue
         if key not in _keys_of(section):
-            problems.append(f"{variable}: there is no such setting{_suggest(variable, _all_variables())}")
+            problems.append(f"{variable}: there is no such setting{_suggest(variable, _all_variables(), cutoff=0.8)}")
             continue
         if env[variable] == "":
             continue
@@ -244,10 +244,10 @@ _TYPES = {
 
 def _wanted(kind: str, context: Mapping[str, Any], path: KeyPath) -> str:
     bounds = {
-        "greater_than": "greater than {gt}",
-        "greater_than_equal": "at least {ge}",
-        "less_than_equal": "at most {le}",
-        "less_than": "less than {lt}",
+        "greater_than": "greater than {gt:g}",
+        "greater_than_equal": "at least {ge:g}",
+        "less_than_equal": "at most {le:g}",
+        "less_than": "less than {lt:g}",
     }
     if kind in bounds:
         return bounds[kind].format(**context)
@@ -269,8 +269,8 @@ def _unknown_key(path: KeyPath) -> str:
     return f"{name} is not a key{_suggest(name, siblings)}"
 
 
-def _suggest(given: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(given.lower(), [candidate.lower() for candidate in valid], n=1, cutoff=0.55)
+def _suggest(given: str, valid: list[str], cutoff: float = 0.55) -> str:
+    close = difflib.get_close_matches(given.lower(), [candidate.lower() for candidate in valid], n=1, cutoff=cutoff)
     if close:
         return f"; did you mean {next(candidate for candidate in valid if candidate.lower() == close[0])}?"
     return f"; there are {', '.join(valid)}" if len(valid) <= 16 else ""

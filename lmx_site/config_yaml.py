@@ -71,7 +71,7 @@ class _Reader:
         self._nodes = 0
 
     def read_root(self, root: yaml.Node | None) -> None:
-        if root is None:
+        if root is None or root.tag == "tag:yaml.org,2002:null":
             return
         if not isinstance(root, yaml.MappingNode):
             self._problem(root, "expected sections such as 'server:' at the top")

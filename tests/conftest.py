@@ -1,4 +1,4 @@
-"""What every test has: an ``LMX_HOME`` of its own, never the real one; free ports; the real server with a fake backend."""
+"""What every test has: an ``LMX_HOME`` of its own, never the real one; free ports; the real server with fake models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ for _name in [name for name in os.environ if name.startswith("LMX_") and name !=
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 
 from django.conf import settings  # noqa: E402
+
+from lmx_site import access, policy  # noqa: E402
 
 # pytest-django has read the settings before this file is loaded, so their paths are set right here.
 settings.HOME = _HOME
@@ -42,3 +45,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def _edge_defaults() -> Iterator[None]:
+    """No keys, this machine's names plus the host name of Django's test clients; put back after each test."""
+    access.set_keys(access.Keys())
+    policy.set_policy(policy.Policy(frozenset(policy.own_names() | {"testserver"})))
+    yield
+    access.set_keys(access.Keys())
