@@ -1,1 +1,1 @@
-"""Repairs of vllm-mlx that its paths through here still need, each with its reason and a test that tells when to drop it."""
+"""Repairs of vllm-mlx that its paths through here still need, each with its reason and a test of the defect."""

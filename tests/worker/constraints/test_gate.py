@@ -38,7 +38,7 @@ class Braces:
 
 
 def mask(gate: ReasoningGate) -> set[int] | None:
-    out = np.zeros(1, np.uint32)
+    out: Bitmask = np.zeros(1, np.uint32)
     if not gate.mask(out):
         return None
     return {token for token in range(len(TOKENS)) if out[0] >> token & 1}

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from inference.errors import InvalidRequest
 from inference.ipc import OutputFormat
 from inference.worker.constraints.guide import Compiler, ConstraintError, Guide
+from inference.worker.core.types import Bitmask
 from tests.material import EOS_TOKEN_ID, nano_model
 
 PADDED = 576
@@ -38,7 +39,7 @@ def compiler() -> Compiler:
 
 
 def allowed(guide: Guide, width: int = PADDED) -> list[int]:
-    out = np.zeros((width + 31) // 32, np.uint32)
+    out: Bitmask = np.zeros((width + 31) // 32, np.uint32)
     assert guide.mask(out)
     bits = np.unpackbits(out.view(np.uint8), bitorder="little")
     return [int(token) for token in np.flatnonzero(bits)]

@@ -1,0 +1,158 @@
+"""How one model marks its reasoning and its tool calls, found from its template, vocabulary and kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference.worker.constraints.gate import Reasoning
+from inference.worker.text import harmony
+from inference.worker.text.chat import opens_reasoning
+from inference.worker.text.split import Plain, Splitter, Tags
+from inference.worker.text.tools import SYNTAXES, Syntax
+from inference.worker.vllm_compat.parsers import (
+    CANONICAL,
+    reasoning_parser_names,
+    reasoning_tags,
+    tool_parser_names,
+)
+
+HARMONY_REASONING = ("gpt_oss", "harmony")
+
+_TOOL_MARKERS = (
+    ("<|call|>", "harmony"),
+    ("<|tool_call>", "gemma4"),
+    ("<minimax:tool_call>", "minimax"),
+    ("<arg_key>", "glm47"),
+    ("<|tool_calls_section_begin|>", "kimi"),
+    ("｜DSML｜", "deepseek_v4"),
+    ("<｜tool▁calls▁begin｜>", "deepseek"),
+    ("[TOOL_CALLS]", "mistral"),
+    ("<function=", "qwen3_xml"),
+    ("<|tool_call|>", "granite"),
+    ("<|recipient|>", "functionary"),
+    ("<tool_call>", "hermes"),
+    ("<|python_tag|>", "llama"),
+    ('"parameters": dictionary of argument', "llama"),
+)
+"""What a template says about the calls it expects, the most telling first."""
+
+_BY_MODEL_TYPE = (
+    ("step3p", "step3p5"),
+    ("nemotron", "nemotron"),
+    ("poolside", "poolside_v1"),
+    ("laguna", "poolside_v1"),
+)
+_REASONING_BY_MODEL_TYPE = (
+    ("deepseek_v4", "deepseek_v4"),
+    ("deepseek", "deepseek_r1"),
+    ("glm4", "glm4"),
+    ("step3p", "step3p5"),
+    ("poolside", "poolside_v1"),
+)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The parsers of one model by vllm-mlx's names; None where it has no such habit."""
+
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+
+    @property
+    def channels(self) -> bool:
+        return self.reasoning_parser in HARMONY_REASONING or self.tool_parser == "harmony"
+
+    @property
+    def tags(self) -> tuple[str, str] | None:
+        if self.channels or self.reasoning_parser is None:
+            return None
+        return reasoning_tags(self.reasoning_parser)
+
+    @property
+    def syntax(self) -> Syntax | None:
+        if self.tool_parser is None or self.channels:
+            return None
+        return SYNTAXES[CANONICAL.get(self.tool_parser, self.tool_parser)]
+
+    def splitter(self, prompt: str, *, tools: bool) -> Splitter:
+        """A fresh one for a choice whose prompt is ``prompt``."""
+        if self.channels:
+            return harmony.Channels(tools=tools)
+        tags = self.tags
+        return Plain() if tags is None else Tags(*tags, opened=opens_reasoning(prompt, tags[0]))
+
+    def markers(self, *, tools: bool) -> frozenset[str]:
+        """Special tokens whose text the parsers must see."""
+        seen: set[str] = set(self.tags or ())
+        if self.channels:
+            seen |= set(harmony.MARKERS)
+        elif "<|channel>thought" in seen:
+            seen.add("<|channel>")
+        if tools and self.syntax is not None:
+            seen |= set(self.syntax.markers)
+        return frozenset(seen)
+
+    def constrained_after(self, prompt: str, vocabulary: Mapping[str, int]) -> Reasoning | None:
+        """When a constraint on the answer begins; None for at once."""
+        if self.channels:
+            return Reasoning(harmony.ANSWER_BEGINS)
+        if (tags := self.tags) is None:
+            return None
+        end = re.compile(re.escape(tags[1]))
+        if opens_reasoning(prompt, tags[0]):
+            return Reasoning(end)
+        if prompt.rstrip().endswith(tags[1]) or tags[0] not in vocabulary:
+            return None
+        return Reasoning(end, open=False, start_token=vocabulary[tags[0]])
+
+
+def detect(
+    template: str,
+    vocabulary: Collection[str],
+    config: Mapping[str, Any],
+    *,
+    tools: bool,
+    tool_parser: str | None = None,
+    reasoning_parser: str | None = None,
+) -> Dialect:
+    """``tools`` says whether the template shows tools. The two parsers are the owner's choice and win if given.
+
+    Raises ``ValueError`` that lists the known names when a given one is unknown.
+    """
+    _known(tool_parser, tool_parser_names(), "tool_parser")
+    _known(reasoning_parser, reasoning_parser_names(), "reasoning_parser")
+    kind = str(config.get("model_type", "")).lower()
+    return Dialect(
+        tool_parser or (_tool_parser(template, kind) if tools else None),
+        reasoning_parser or _reasoning_parser(template, vocabulary, kind),
+    )
+
+
+def _known(name: str | None, names: Collection[str], option: str) -> None:
+    if name is not None and name not in names:
+        raise ValueError(f"{option} {name!r} is unknown; it can be one of {', '.join(sorted(names))}")
+
+
+def _tool_parser(template: str, kind: str) -> str:
+    for prefix, name in _BY_MODEL_TYPE:
+        if kind.startswith(prefix) and "<tool_call>" in template:
+            return name
+    for marker, name in _TOOL_MARKERS:
+        if marker in template:
+            return name
+    return "auto"
+
+
+def _reasoning_parser(template: str, vocabulary: Collection[str], kind: str) -> str | None:
+    if kind == "gpt_oss" or ("<|channel|>" in template and "<|message|>" in template):
+        return "gpt_oss"
+    if "<|channel>" in vocabulary and "<channel|>" in vocabulary:
+        return "gemma4"
+    if "[THINK]" in template or ("[THINK]" in vocabulary and "[/THINK]" in vocabulary):
+        return "mistral"
+    if "</think>" not in template and "</think>" not in vocabulary:
+        return None
+    return next((name for prefix, name in _REASONING_BY_MODEL_TYPE if kind.startswith(prefix)), "qwen3")

@@ -1,0 +1,78 @@
+"""The parsers of a model are found from what it says about itself."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from inference.worker.text.dialect import Dialect, detect
+from inference.worker.text.harmony import Channels
+from inference.worker.text.split import Plain, Tags
+
+
+@pytest.mark.parametrize(
+    ("template", "vocabulary", "kind", "tools", "reasoning"),
+    [
+        ("<tool_call> {{ tool_call.name }}", [], "qwen2", "hermes", None),
+        ("<tool_call> <think></think>", ["<think>", "</think>"], "qwen3", "hermes", "qwen3"),
+        ("<tool_call>\\n<function=a>", ["<think>", "</think>"], "qwen3_moe", "qwen3_xml", "qwen3"),
+        ("<tool_call><arg_key> </think>", ["</think>"], "glm4_moe", "glm47", "glm4"),
+        ("<tool_call><function=", ["</think>"], "step3p5", "step3p5", "step3p5"),
+        ("[TOOL_CALLS] [THINK]", ["[THINK]", "[/THINK]"], "mistral3", "mistral", "mistral"),
+        ("<｜tool▁calls▁begin｜></think>", ["</think>"], "deepseek_v3", "deepseek", "deepseek_r1"),
+        ("<|tool_calls_section_begin|>", [], "kimi_k2", "kimi", None),
+        ("<|channel|><|message|><|call|>", [], "gpt_oss", "harmony", "gpt_oss"),
+        ("<|tool_call>", ["<|channel>", "<channel|>"], "gemma4", "gemma4", "gemma4"),
+        ("<minimax:tool_call> </think>", ["</think>"], "minimax_m2", "minimax", "qwen3"),
+        ('{"name": function name, "parameters": dictionary of argument name', [], "llama", "llama", None),
+        ("{{ tools }}", [], "llama", "auto", None),
+    ],
+)
+def test_detection(template: str, vocabulary: list[str], kind: str, tools: str, reasoning: str | None) -> None:
+    found = detect(template, vocabulary, {"model_type": kind}, tools=True)
+    assert (found.tool_parser, found.reasoning_parser) == (tools, reasoning)
+
+
+def test_a_template_without_tools_has_no_parser_for_them() -> None:
+    assert detect("<tool_call>", [], {}, tools=False) == Dialect()
+
+
+def test_the_owners_choice_wins_and_must_be_known() -> None:
+    assert detect("", [], {}, tools=False, tool_parser="llama3", reasoning_parser="glm4") == Dialect("llama3", "glm4")
+    with pytest.raises(ValueError, match=r"tool_parser 'nope' is unknown; it can be one of auto, .*"):
+        detect("", [], {}, tools=True, tool_parser="nope")
+
+
+def test_splitters() -> None:
+    assert isinstance(Dialect().splitter("", tools=False), Plain)
+    assert isinstance(Dialect("harmony", "gpt_oss").splitter("", tools=True), Channels)
+    opened = Dialect("hermes", "qwen3").splitter("<|im_start|>assistant\n<think>\n", tools=False)
+    assert isinstance(opened, Tags)
+    assert opened.thinking
+    assert not Dialect("hermes", "qwen3").splitter("<think>\n\n</think>\n\n", tools=False).thinking
+
+
+def test_markers_that_parsers_must_see() -> None:
+    assert Dialect("mistral", "mistral").markers(tools=False) == {"[THINK]", "[/THINK]"}
+    assert {"[TOOL_CALLS]", "[ARGS]"} <= Dialect("mistral", None).markers(tools=True)
+    assert "<|channel>" in Dialect("gemma4", "gemma4").markers(tools=False)
+    assert "<|call|>" in Dialect("harmony", "gpt_oss").markers(tools=False)
+    assert Dialect().markers(tools=True) == frozenset()
+
+
+def test_where_a_constraint_begins() -> None:
+    vocabulary = {"<think>": 7}
+    qwen = Dialect("hermes", "qwen3")
+    opened = qwen.constrained_after("...<think>\n", vocabulary)
+    assert opened is not None
+    assert opened.open
+    may = qwen.constrained_after("...assistant\n", vocabulary)
+    assert may is not None
+    assert (may.open, may.start_token) == (False, 7)
+    assert qwen.constrained_after("<think>\n\n</think>\n\n", vocabulary) is None
+    assert Dialect().constrained_after("", vocabulary) is None
+    channels = Dialect("harmony", "gpt_oss").constrained_after("", {})
+    assert channels is not None
+    assert channels.end.search("<|channel|>analysis<|message|>a<|end|>") is None
+    assert re.search(channels.end, "<|channel|>final <|constrain|>json<|message|>")
