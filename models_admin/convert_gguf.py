@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -62,9 +62,10 @@ def convert(source: Path, target: Path, *, dtype: str, dequantize: bool, progres
 
 def _read(source: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     try:
-        tensors, metadata = mx.load(str(source), format="gguf", return_metadata=True)
+        loaded = mx.load(str(source), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:
         raise ConversionError(f"{source.name} cannot be read as GGUF: {error}") from error
+    tensors, metadata = cast(tuple[dict[str, mx.array], dict[str, Any]], loaded)
     if metadata.get("general.architecture") != "llama":
         raise ConversionError(f"{source.name} holds a {metadata.get('general.architecture')!r} model, not a Llama")
     return tensors, metadata
@@ -206,7 +207,7 @@ def _write_tokenizer(target: Path, metadata: dict[str, Any], context: int) -> No
 
 def _tokenizer_config(metadata: dict[str, Any], tokens: list[str], context: int) -> dict[str, Any]:
     def token(role: str) -> str:
-        return tokens[metadata[f"tokenizer.ggml.{role}_token_id"].item()]
+        return tokens[int(metadata[f"tokenizer.ggml.{role}_token_id"].item())]
 
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -97,11 +97,11 @@ def _vocabulary(size: int) -> tuple[dict[str, int], list[list[str]]]:
 def _pairs() -> Iterator[tuple[str, str]]:
     """Merges in order of rank: letter pairs (a leading space is ``\u0120``), other ASCII pairs, pairs of pairs."""
     yield from (("\u0120", letter) for letter in _BY_USE)
-    letters = list(itertools.product(_BY_USE, repeat=2))
+    letters = list(itertools.product(_BY_USE, _BY_USE))
     yield from letters
     yield from (("\u0120" + left, right) for left, right in letters)
     printable = [chr(code) for code in range(33, 127)]
-    yield from itertools.product(printable, repeat=2)
+    yield from itertools.product(printable, printable)
     words = [left + right for left, right in letters]
     yield from (("\u0120" + left, right) for left, right in itertools.product(words[:40], words))
     yield from itertools.product(words, words[:60])

@@ -1,0 +1,128 @@
+"""``DiskCatalog``: the models on disk, answered from memory, kept true by scanning.
+
+``all`` and ``resolve`` read an immutable snapshot that ``refresh`` swaps in one assignment. Scanning and the database
+belong to one thread of the catalog's own; a database that cannot be written costs the records, never the listing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from django.db import DatabaseError, connections
+
+from inference.catalog import ModelRef
+from models_admin import store
+from models_admin.names import Names, Placed
+from models_admin.row import Row, examine, vanished
+from models_admin.scan import Found, scan
+
+log = logging.getLogger(__name__)
+
+FORGET_AFTER_S = 7 * 24 * 3600.0
+"""How long a directory that vanished is still listed as absent. Its record stays."""
+
+
+class DiskCatalog:
+    """Implements ``inference.catalog.Catalog``. Empty until the first ``refresh``.
+
+    ``roots`` are searched in that order: of two directories with one name the earlier root's has it. A root that does
+    not exist makes its models offline, nothing else. ``aliases`` maps a name to a model's name.
+    """
+
+    def __init__(
+        self, roots: Sequence[Path], *, default_model: str | None = None, aliases: Mapping[str, str] | None = None
+    ) -> None:
+        self.roots = [Path(root).expanduser().absolute() for root in roots]
+        self.default_model = default_model
+        self._aliases = dict(aliases or {})
+        self._rows: dict[Path, Row] | None = None
+        self._names = self._named([])
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
+        self._refreshing: asyncio.Task[None] | None = None
+
+    def all(self) -> list[ModelRef]:
+        """Every known model, sorted by id, broken ones too (``problem`` says why)."""
+        return list(self._names.all)
+
+    def resolve(self, name: str) -> ModelRef:
+        """The model meant by ``name``. Raises ``ModelNotFound``, whose message names the nearest."""
+        return self._names.resolve(name)
+
+    def usable(self) -> list[ModelRef]:
+        """The models against which nothing speaks."""
+        return [ref for ref in self._names.all if ref.problem is None]
+
+    async def refresh(self) -> None:
+        """Scan the roots and update records and snapshot. Callers at the same time share one scan.
+
+        A caller that is cancelled leaves the scan running for the others.
+        """
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh(), name="catalog refresh")
+        await asyncio.shield(self._refreshing)
+
+    def close(self) -> None:
+        """Give back the thread; waits for a scan under way."""
+        self._executor.shutdown(wait=True)
+
+    async def _refresh(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._names = await loop.run_in_executor(self._executor, self._scan)
+
+    def _scan(self) -> Names:
+        """In the catalog's thread."""
+        try:
+            before = self._known()
+            rows = self._look(before, time.time())
+            self._save(before, rows)
+            self._rows = rows
+            return self._named(rows.values())
+        finally:
+            connections.close_all()
+
+    def _known(self) -> dict[Path, Row]:
+        if self._rows is not None:
+            return self._rows
+        try:
+            return store.load_rows(self.roots)
+        except DatabaseError as error:
+            log.warning("the inventory cannot be read, so every model is examined anew: %s", error)
+            return {}
+
+    def _look(self, before: Mapping[Path, Row], now: float) -> dict[Path, Row]:
+        """The rows after one look at the disk; those whose files did not change are taken over as they are."""
+        seen = scan(self.roots)
+        rows = {found.path: self._row(found, before.get(found.path)) for found in seen.found}
+        for path, old in before.items():
+            if path not in rows:
+                rows[path] = vanished(old, offline=old.found.root in seen.offline, now=now)
+        return rows
+
+    def _row(self, found: Found, old: Row | None) -> Row:
+        if old is None or old.vanished_at is not None or old.stamp != found.fingerprint:
+            return examine(found)
+        if (found.root, found.current) == (old.found.root, old.found.current):
+            return old
+        return replace(old, found=replace(old.found, root=found.root, current=found.current))
+
+    def _save(self, before: Mapping[Path, Row], rows: Mapping[Path, Row]) -> None:
+        try:
+            store.save_rows([row for path, row in rows.items() if before.get(path) is not row], self.roots)
+        except DatabaseError as error:
+            log.warning("the inventory cannot be written: %s", error)
+
+    def _named(self, rows: Iterable[Row]) -> Names:
+        ranks = {root: rank for rank, root in enumerate(self.roots)}
+        horizon = time.time() - FORGET_AFTER_S
+        placed = [
+            Placed(row.ref(), (row.vanished_at is not None, row.problem is not None, ranks[row.found.root], *row.age()))
+            for row in rows
+            if row.disk_state != "absent" or (row.vanished_at or 0) > horizon
+        ]
+        return Names(placed, self._aliases, self.default_model)

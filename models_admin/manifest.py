@@ -1,0 +1,62 @@
+"""``lmx-manifest.json``: where a model came from and the SHA-256 of every file, beside the files themselves.
+
+Written by jobs in the child process, read by scans. It makes a directory *verified* until a file changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+NAME = "lmx-manifest.json"
+_CHUNK = 1 << 20
+_MAX_BYTES = 8 * 1024 * 1024
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(max_length=512)]
+
+
+class FileEntry(Struct, frozen=True):
+    size: int
+    sha256: Sha256
+
+
+class Manifest(Struct, frozen=True):
+    """``origin`` says what the files were made from, for people; ``files`` holds all files but the manifest."""
+
+    source: Annotated[str, Meta(max_length=32)]
+    repo: Name
+    revision: Annotated[str, Meta(max_length=256)]
+    files: dict[Name, FileEntry]
+    origin: Annotated[str, Meta(max_length=1024)] = ""
+    version: int = 1
+
+
+def sha256_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
+    """Hex digest; ``on_bytes`` hears of every chunk's size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            on_bytes(len(chunk))
+    return digest.hexdigest()
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    (directory / NAME).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of ``directory``; None when there is none that can be understood."""
+    path = directory / NAME
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return None
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None

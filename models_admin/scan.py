@@ -1,0 +1,142 @@
+"""Finding model directories below the roots an owner named. Reads the disk, never the database.
+
+Layouts understood, all by depth below the root: ``name``, ``org/name`` (also LM Studio's), ``org/name/<revision>``
+(ours), and the Hub cache's ``models--org--name/snapshots/<revision>``. What cannot be read is skipped and logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models_admin.facts import FileFact, fingerprint, list_files
+
+log = logging.getLogger(__name__)
+
+_DEPTH = 3
+_HUB_PREFIX = "models--"
+_REF_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One model directory. ``current`` is False for a revision that its cache does not point to any more.
+
+    ``created`` is in seconds since the epoch; ``fingerprint`` changes when any file does.
+    """
+
+    path: Path
+    root: Path
+    source: str
+    repo: str
+    revision: str = ""
+    current: bool = True
+    created: int = 0
+    fingerprint: str = ""
+    files: tuple[FileFact, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """``offline`` lists the roots that are not there now (a volume not mounted)."""
+
+    found: tuple[Found, ...]
+    offline: frozenset[Path]
+
+
+def scan(roots: Iterable[Path]) -> Scan:
+    """Every model directory below ``roots``, each once, in the order of the roots."""
+    found: dict[Path, Found] = {}
+    offline: set[Path] = set()
+    for root in roots:
+        if not root.is_dir():
+            offline.add(root)
+            continue
+        for model in _walk(root, root, ()):
+            found.setdefault(model.path, model)
+    return Scan(tuple(found.values()), frozenset(offline))
+
+
+def _walk(directory: Path, root: Path, parts: tuple[str, ...]) -> Iterator[Found]:
+    try:
+        with os.scandir(directory) as entries:
+            names, folders = set[str](), list[str]()
+            for entry in entries:
+                (folders.append if _is_folder(entry) else names.add)(entry.name)
+    except OSError as error:
+        log.warning("skipped %s: %s", directory, error.strerror)
+        return
+    if _is_model(names):
+        if (model := _model(directory, root, parts)) is not None:
+            yield model
+        return
+    for name in sorted(folders):
+        if name.startswith(_HUB_PREFIX):
+            yield from _walk_hub(directory / name, root, name)
+        elif len(parts) < _DEPTH and not name.startswith(".") and _is_text(name):
+            yield from _walk(directory / name, root, (*parts, name))
+
+
+def _walk_hub(directory: Path, root: Path, name: str) -> Iterator[Found]:
+    """The snapshots of one repository in the Hub cache; the one that ``refs/main`` names is current."""
+    repo = name.removeprefix(_HUB_PREFIX).replace("--", "/")
+    main = _read_ref(directory / "refs" / "main")
+    try:
+        snapshots = sorted(path for path in (directory / "snapshots").iterdir() if path.is_dir())
+    except OSError:
+        return  # a repository of which only metadata was ever fetched
+    for path in snapshots:
+        if not _is_text(path.name) or not _is_text(repo):
+            continue
+        current = main in (None, path.name)
+        if (model := _found(path, root, "huggingface-cache", repo, path.name, current)) is not None:
+            yield model
+
+
+def _model(directory: Path, root: Path, parts: tuple[str, ...]) -> Found | None:
+    repo = "/".join(parts[:2]) or root.name
+    revision = "/".join(parts[2:])
+    source = "lmstudio" if ".lmstudio" in root.parts or "lm-studio" in root.parts else "local"
+    return _found(directory, root, source, repo, revision, current=True)
+
+
+def _found(path: Path, root: Path, source: str, repo: str, revision: str, current: bool) -> Found | None:
+    try:
+        files = list_files(path)
+        created = _seconds(path)
+    except OSError as error:
+        log.warning("skipped %s: %s", path, error.strerror or error)
+        return None
+    return Found(path, root, source, repo, revision, current, created, fingerprint(files), files)
+
+
+def _seconds(path: Path) -> int:
+    """When the directory last changed, within what a date can hold."""
+    return max(0, min(int(path.stat().st_mtime), 253_402_300_799))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_model(names: set[str]) -> bool:
+    return "config.json" in names or any(name.endswith(".safetensors") for name in names)
+
+
+def _is_text(name: str) -> bool:
+    """Names that no terminal or database can hold (bytes that are not UTF-8, control characters) are left alone."""
+    return name.isprintable() and len(name) <= 255
+
+
+def _read_ref(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(_REF_BYTES).decode("ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,132 @@
+"""Rows of the catalog to and from the inventory database. Blocking: call it from the catalog's thread only.
+
+Every transaction is one batch, so that it holds SQLite's write lock for milliseconds even with 10,000 models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from django.db import transaction
+
+from inference.catalog import DiskState
+from models_admin.facts import Facts
+from models_admin.models import ModelFile, ModelRecord
+from models_admin.row import Row
+from models_admin.scan import Found
+
+_BATCH = 500
+_FACTS = ["architecture", "quantization", "weight_bytes", "total_bytes", "context_length", "kv_bytes_per_token"]
+_UPDATED = ["root", "source", "repo", "revision", "variant", "format", "fingerprint", *_FACTS, "has_chat_template"]
+_UPDATED += ["disk_state", "problem", "created_at", "last_seen", "vanished_at"]
+
+
+def load_rows(roots: Sequence[Path]) -> dict[Path, Row]:
+    """What is recorded of the models below ``roots``."""
+    records = ModelRecord.objects.filter(root__in=[str(root) for root in roots])
+    return {Path(record.path): _row(record) for record in records.iterator(chunk_size=2000)}
+
+
+def save_rows(changed: Sequence[Row], roots: Sequence[Path]) -> None:
+    """Write the rows that changed, and that all the others were seen just now."""
+    now = datetime.now(UTC)
+    for batch in _batches(changed):
+        with transaction.atomic():
+            ModelRecord.objects.bulk_create(
+                [_record(row, now) for row in batch],
+                update_conflicts=True,
+                unique_fields=["path"],
+                update_fields=_UPDATED,
+            )
+            _save_files([row for row in batch if row.vanished_at is None], now)
+    present = ModelRecord.objects.filter(root__in=[str(root) for root in roots], vanished_at=None)
+    present.update(last_seen=now)
+
+
+def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    for start in range(0, len(rows), _BATCH):
+        yield rows[start : start + _BATCH]
+
+
+def _save_files(rows: Sequence[Row], now: datetime) -> None:
+    """Replace the file rows of these models; a hash stays with a file whose size and time did not change."""
+    ids = dict(ModelRecord.objects.filter(path__in=[str(row.found.path) for row in rows]).values_list("path", "id"))
+    old = {(file.model_id, file.name): file for file in ModelFile.objects.filter(model_id__in=ids.values())}
+    ModelFile.objects.filter(model_id__in=ids.values()).delete()
+    fresh = [file for row in rows for file in _files(row, ids[str(row.found.path)], now)]
+    for file in fresh:
+        before = old.get((file.model_id, file.name))
+        if before and not file.sha256_actual and (before.size, before.mtime_ns) == (file.size, file.mtime_ns):
+            file.sha256_actual, file.verified_at = before.sha256_actual, before.verified_at
+    ModelFile.objects.bulk_create(fresh)
+
+
+def _files(row: Row, model_id: int, now: datetime) -> list[ModelFile]:
+    hashes = row.hashes or {}
+    verified = row.disk_state == "verified"
+    by_name = {file.name: file for file in row.facts.files}
+    return [
+        ModelFile(
+            model_id=model_id,
+            name=name,
+            size=file.size,
+            mtime_ns=file.mtime_ns,
+            sha256_expected=hashes.get(name, ""),
+            sha256_actual=hashes.get(name, "") if verified else "",
+            verified_at=now if verified and name in hashes else None,
+        )
+        for name, file in by_name.items()
+    ]
+
+
+def _record(row: Row, now: datetime) -> ModelRecord:
+    found, facts = row.found, row.facts
+    return ModelRecord(
+        path=str(found.path),
+        root=str(found.root),
+        source=found.source,
+        repo=found.repo,
+        revision=found.revision,
+        fingerprint=row.stamp and f"{row.salt}:{row.stamp}",
+        architecture=facts.architecture,
+        quantization=facts.quantization or "",
+        weight_bytes=facts.weight_bytes,
+        total_bytes=facts.total_bytes,
+        context_length=facts.context_length,
+        kv_bytes_per_token=facts.kv_bytes_per_token,
+        has_chat_template=facts.has_chat_template,
+        disk_state=row.disk_state,
+        problem=row.problem or "",
+        created_at=datetime.fromtimestamp(found.created, UTC),
+        first_seen=now,
+        last_seen=now,
+        vanished_at=datetime.fromtimestamp(row.vanished_at, UTC) if row.vanished_at else None,
+    )
+
+
+def _row(record: ModelRecord) -> Row:
+    salt, _, stamp = record.fingerprint.rpartition(":")
+    found = Found(
+        path=Path(record.path),
+        root=Path(record.root),
+        source=record.source,
+        repo=record.repo,
+        revision=record.revision,
+        created=int(record.created_at.timestamp()),
+        fingerprint=stamp,
+    )
+    facts = Facts(
+        architecture=record.architecture,
+        quantization=record.quantization or None,
+        weight_bytes=record.weight_bytes,
+        total_bytes=record.total_bytes,
+        context_length=record.context_length,
+        kv_bytes_per_token=record.kv_bytes_per_token,
+        has_chat_template=record.has_chat_template,
+    )
+    state = cast(DiskState, record.disk_state)
+    gone = record.vanished_at.timestamp() if record.vanished_at else None
+    return Row(found, facts, state, record.problem or None, gone, salt=salt)
