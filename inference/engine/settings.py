@@ -12,7 +12,8 @@ class EngineSettings:
 
     ``timeout_s`` is the longest time without progress (token or prefill chunk) of a running request. ``queue_limit``
     bounds waiting requests per model, ``slots`` running ones. ``memory_cap_bytes`` is a test aid: a smaller total
-    than the machine's. ``worker_backend`` overrides the backend of every worker (``fake`` in tests).
+    than the machine's. ``cancel_grace_s`` is how long a worker may take to end a cancelled request before it counts as
+    wedged. ``worker_backend`` overrides the backend of every worker (``fake`` in tests).
     """
 
     run_dir: Path
@@ -30,6 +31,7 @@ class EngineSettings:
     queue_limit: int = 256
     slots: int = 64
     drain_s: float = 10.0
+    cancel_grace_s: float = 30.0
     heartbeat_s: float = 1.0
     heartbeat_misses: int = 15
     max_crashes: int = 3

@@ -1,0 +1,289 @@
+"""The engine singleton: from a request to a running answer.
+
+``generate`` goes through the phases: resolve, lease (load), prepare, bound, queue, start. Whatever happens on the
+way, be it a refusal, a caller that leaves or a cancel from a page, everything taken so far is given back: the
+prepared prompt in the worker, the place in the queue, the slot, the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from inference.catalog import Catalog, ModelRef
+from inference.engine.admission import KV_LOOKAHEAD_TOKENS, bound_answer, kv_estimate
+from inference.engine.contract import MemoryReader, ModelStatus
+from inference.engine.generation import RunningGeneration
+from inference.engine.health import Outcomes, judge
+from inference.engine.memory import MemoryWatch
+from inference.engine.runs import Lease
+from inference.engine.settings import EngineSettings
+from inference.engine.supervisor import Supervisor
+from inference.engine.watchdog import Watchdog
+from inference.errors import Conflict, DeadlineExceeded, LmxError, ModelUnavailable, TooManyRequests, WorkerDied
+from inference.ipc import GenerateRequest
+from inference.records import EventSink, RecordSink, RequestRecord
+
+log = logging.getLogger(__name__)
+
+_WATCH_S = 1.0
+
+
+class _Pending:
+    """A request before its start. It runs in its caller's task, so cancelling it works as ``asyncio.timeout`` does."""
+
+    def __init__(self, record: RequestRecord) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.record = record
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._cancelled = False
+
+    def cancel(self, by: str) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self.record.cancelled_by = by
+            self._task.cancel()
+
+    def was_ours(self) -> bool:
+        """Take our cancellation back; False when the caller itself is being cancelled, too or instead."""
+        return self._cancelled and self._task.uncancel() <= self._cancelling
+
+
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    """What a running answer holds, and how many KV tokens it was let in with."""
+
+    lease: Lease
+    slots: int
+    kv_tokens: int
+    began: float
+
+
+class WorkerEngine:
+    """Implements ``contract.Engine`` with one worker process per model."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        catalog: Catalog,
+        memory: MemoryReader,
+        records: RecordSink,
+        events: EventSink,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._records = records
+        self._events = events
+        self._watch = MemoryWatch(memory, settings)
+        self._supervisor = Supervisor(settings, self._watch, events, self._kv_promise)
+        self._watchdog = Watchdog(settings, self._supervisor.kill_wedged)
+        self._outcomes = Outcomes()
+        self._pending: dict[str, _Pending] = {}
+        self._running: dict[RunningGeneration, _Holding] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # ------------------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        await self._supervisor.start()
+        self._tasks = [
+            asyncio.create_task(self._watch_progress(), name="engine watchdog"),
+            asyncio.create_task(self._load_wanted(), name="engine auto_load"),
+        ]
+
+    async def stop(self, drain_s: float) -> None:
+        """See the contract. Answers still open at the end of the drain get ``Finished(cancelled)``."""
+        try:
+            await self._supervisor.stop(drain_s)
+        except Exception:
+            log.exception("stopping the workers failed")
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = []
+
+    async def _load_wanted(self) -> None:
+        """Load what ``auto_load`` names; a model that is absent or does not load is reported and stops nothing."""
+        for name in self._settings.auto_load:
+            try:
+                lease = await self._supervisor.acquire(self._catalog.resolve(name))
+                lease.release()
+            except LmxError as error:
+                self._events.emit("auto_load.failed", model=name, code=error.code, message=error.message)
+
+    async def _watch_progress(self) -> None:
+        while True:
+            await asyncio.sleep(min(_WATCH_S, self._settings.timeout_s / 2))
+            try:
+                for generation in self._watchdog.check(list(self._running)):
+                    record = generation.record
+                    self._events.emit("request.timeout", model=record.model, request=record.id, phase=record.phase)
+            except Exception:
+                log.exception("watching the running answers failed")
+
+    # ------------------------------------------------------------------------------------------------ requests
+
+    async def generate(self, model: str, request: GenerateRequest, record: RequestRecord) -> RunningGeneration:
+        """See the contract."""
+        pending = self._pending[record.id] = _Pending(record)
+        try:
+            return await self._admit(model, request, record)
+        except asyncio.CancelledError:
+            ours = pending.was_ours()
+            record.cancelled_by = record.cancelled_by or "client"
+            self._close(record, "cancelled", Conflict.status if ours else 499)
+            if ours:
+                raise Conflict(f"the request was cancelled by {record.cancelled_by}", code="cancelled") from None
+            raise
+        except LmxError as error:
+            self._close(record, error.code, error.status)
+            fields = {"code": error.code, "message": error.message, "client": record.principal.id}
+            self._events.emit("request.refused", model=record.model or model, request=record.id, **fields)
+            raise
+        except BaseException:
+            self._close(record, "internal_error", 500)
+            raise
+        finally:
+            self._pending.pop(record.id, None)
+
+    async def _admit(self, model: str, request: GenerateRequest, record: RequestRecord) -> RunningGeneration:
+        """A worker that dies while the request waits for a slot costs it nothing but a second try."""
+        ref = self._catalog.resolve(model)
+        record.model = ref.id
+        second_try = False
+        while True:
+            lease = await self._lease(ref, record)
+            try:
+                return await self._start(lease, request, record)
+            except BaseException as error:
+                lease.release()
+                if second_try or record.queued is None or not isinstance(error, WorkerDied):
+                    raise
+                second_try, record.queued, record.prepared = True, None, None
+
+    async def _lease(self, ref: ModelRef, record: RequestRecord) -> Lease:
+        asked = time.monotonic()
+        limit = self._settings.queue_timeout_s + self._settings.load_timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                return await self._supervisor.acquire(ref)
+        except TimeoutError:
+            raise ModelUnavailable(f"{ref.id} did not get memory within {limit:.0f} s", retry_after=30) from None
+        finally:
+            record.load_waited_s += time.monotonic() - asked
+
+    async def _start(self, lease: Lease, request: GenerateRequest, record: RequestRecord) -> RunningGeneration:
+        client, loaded, queue = lease.client, lease.loaded, lease.queue
+        key = client.next_key()
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                prepared = await client.prepare(key, request)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the prompt was not ready within {self._settings.timeout_s:.0f} s") from None
+        record.prepared = time.time()
+        record.prompt_tokens, record.cached_tokens = prepared.prompt_tokens, prepared.cached_estimate
+        try:
+            max_tokens = bound_answer(prepared.prompt_tokens, request.max_tokens, loaded.context)
+            kv_bytes = kv_estimate(prepared.prompt_tokens, max_tokens, request.n, loaded.kv_bytes_per_token)
+            record.queued = time.time()
+            async with asyncio.timeout(self._settings.queue_timeout_s):
+                slots = await queue.acquire(record.principal.id, request.n, kv_bytes)
+        except BaseException as error:
+            client.cancel(key)
+            if isinstance(error, TimeoutError):
+                raise self._waited_too_long(queue.retry_after()) from None
+            raise
+        kv_tokens = prepared.prompt_tokens + request.n * min(max_tokens, KV_LOOKAHEAD_TOKENS)
+        generation = RunningGeneration(key, client, request, record, prepared.prompt_tokens, self._ended)
+        self._running[generation] = _Holding(lease, slots, kv_tokens, time.monotonic())
+        client.start(key, max_tokens, generation.push)
+        return generation
+
+    def _waited_too_long(self, retry_after: float) -> TooManyRequests:
+        limit = self._settings.queue_timeout_s
+        return TooManyRequests(
+            f"the request waited {limit:.0f} s for its turn", code="queue_timeout", retry_after=retry_after
+        )
+
+    def _ended(self, generation: RunningGeneration) -> None:
+        """The last event of an answer has come: give back what it held, put its record away."""
+        holding = self._running.pop(generation)
+        self._outcomes.note(generation)
+        holding.lease.queue.release(holding.slots, time.monotonic() - holding.began)
+        holding.lease.release()
+        self._records.put(generation.record)
+
+    def _close(self, record: RequestRecord, code: str, status: int) -> None:
+        """Put away the record of a request that never ran."""
+        record.finished, record.error_code = time.time(), code
+        record.status = record.status or status
+        self._records.put(record)
+
+    def _kv_promise(self, model_id: str) -> int:
+        """KV bytes that the running answers of a model were let in with and have not taken yet."""
+        promised = 0
+        for generation, holding in self._running.items():
+            record = generation.record
+            if record.model == model_id:
+                left = holding.kv_tokens - record.prefill_done - record.completion_tokens
+                promised += max(0, left) * holding.lease.loaded.kv_bytes_per_token
+        return promised
+
+    # -------------------------------------------------------------------------------------------- the owner's view
+
+    async def load(self, model: str, *, context: int | None, slots: int | None, pin: bool | None) -> ModelStatus:
+        """Load now, whatever happened before. Raises ``LmxError`` with the reason it cannot be."""
+        ref = self._catalog.resolve(model)
+        try:
+            await self._supervisor.load(ref, context=context, slots=slots, pin=pin)
+        except LmxError as error:
+            self._events.emit("load.refused", model=ref.id, code=error.code, message=error.message)
+            raise
+        return self._supervisor.status(ref)
+
+    async def unload(self, model: str) -> ModelStatus:
+        """See the contract. A model that left the catalog while loaded goes by its id."""
+        run = self._supervisor.runs.get(model)
+        ref = run.ref if run is not None else self._catalog.resolve(model)
+        await self._supervisor.unload(ref.id)
+        return self._supervisor.status(ref)
+
+    def models(self) -> list[ModelStatus]:
+        refs = {ref.id: ref for ref in self._catalog.all()}
+        for run in self._supervisor.runs.values():
+            if run.state != "unloaded":
+                refs.setdefault(run.id, run.ref)
+        return [self._supervisor.status(refs[model_id]) for model_id in sorted(refs)]
+
+    def in_flight(self) -> list[RequestRecord]:
+        """Records of all requests that have not ended, the oldest first."""
+        records = [pending.record for pending in self._pending.values()]
+        records += [generation.record for generation in self._running]
+        return sorted(records, key=lambda record: record.received)
+
+    def cancel(self, request_id: str, by: str) -> bool:
+        """End a request in whatever phase; False if there is none of that id."""
+        pending = self._pending.get(request_id)
+        if pending is not None:
+            pending.cancel(by)
+            return True
+        found = [generation for generation in self._running if generation.record.id == request_id]
+        for generation in found:
+            generation.cancel(by)
+        return bool(found)
+
+    def health(self) -> tuple[Literal["healthy", "degraded", "error"], list[str]]:
+        if not self._tasks:
+            return "error", ["the engine does not run"]
+        runs = self._supervisor.runs.values()
+        still = self._watchdog.standing_still()
+        return judge(runs, self._outcomes, still, self._watch.reading, self._settings.oom_threshold_percent)
+
+    def memory_plan(self) -> dict[str, Any]:
+        return self._supervisor.ledger.numbers()

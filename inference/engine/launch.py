@@ -1,0 +1,94 @@
+"""Bringing one worker up with one model, all the way or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inference import ipc
+from inference.catalog import ModelRef
+from inference.engine.child import ChildExit
+from inference.engine.settings import EngineSettings
+from inference.engine.worker_client import WorkerClient
+from inference.errors import InsufficientMemory, InternalError, LmxError, ModelUnavailable, WorkerDied
+
+_BACKEND_OF_FORMAT = {"gguf": "llama_cpp"}
+_DEFAULT_BACKEND = "vllm_mlx"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchHooks:
+    """Called from the loop while the worker lives."""
+
+    on_spawn: Callable[[WorkerClient], None]
+    on_exit: Callable[[WorkerClient, ChildExit], None]
+    on_progress: Callable[[ipc.LoadProgress], None]
+    on_log: Callable[[ipc.Log], None]
+
+
+class LaunchFailed(Exception):
+    """No worker is left behind. ``crashed``: the process died by itself. ``lines`` are its last words."""
+
+    def __init__(self, error: LmxError, lines: list[str], *, crashed: bool) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.lines = lines
+        self.crashed = crashed
+
+
+def load_command(
+    ref: ModelRef, settings: EngineSettings, *, context: int | None, slots: int | None, memory: int
+) -> ipc.Load:
+    """What a worker is told to load; ``memory`` is the most it may take, in bytes."""
+    backend = settings.worker_backend or _BACKEND_OF_FORMAT.get(ref.format, _DEFAULT_BACKEND)
+    return ipc.Load(
+        path=str(ref.path),
+        model_id=ref.id,
+        context=context,
+        slots=slots or settings.slots,
+        memory_limit_bytes=memory,
+        options={"backend": backend},
+    )
+
+
+async def launch(command: ipc.Load, settings: EngineSettings, hooks: LaunchHooks) -> tuple[WorkerClient, ipc.Loaded]:
+    """Start a worker and load. Raises ``LaunchFailed`` once the process of a failed load is gone.
+
+    A cancelled caller gets ``LaunchFailed`` too, after the same cleaning up: cancelling is how a load is given up.
+    """
+    client: WorkerClient | None = None
+    try:
+        async with asyncio.timeout(settings.load_timeout_s):
+            client = await WorkerClient.spawn(
+                command.model_id,
+                on_exit=hooks.on_exit,
+                on_progress=hooks.on_progress,
+                on_log=hooks.on_log,
+                env=settings.worker_env,
+                heartbeat_s=settings.heartbeat_s,
+                heartbeat_misses=settings.heartbeat_misses,
+            )
+            hooks.on_spawn(client)
+            return client, await client.load(command)
+    except (LmxError, OSError, TimeoutError, asyncio.CancelledError) as failure:
+        error = _worded(failure, settings)
+    lines: list[str] = []
+    if client is not None:
+        await client.kill()
+        lines = list(client.child.recent_lines)
+    raise LaunchFailed(error, lines, crashed=isinstance(error, WorkerDied))
+
+
+def _worded(failure: BaseException, settings: EngineSettings) -> LmxError:
+    match failure:
+        case WorkerDied() | InsufficientMemory():
+            return failure
+        case LmxError():
+            return ModelUnavailable(failure.message)
+        case TimeoutError():
+            return ModelUnavailable(f"loading took longer than {settings.load_timeout_s:.0f} s")
+        case OSError():
+            return InternalError(f"the worker could not be started: {failure.strerror or failure}")
+        case _:
+            return ModelUnavailable("its loading was given up", retry_after=1)

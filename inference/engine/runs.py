@@ -1,0 +1,123 @@
+"""The run state of one model, and the tokens by which others hold on to it. Written by the supervisor's loop alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from inference import ipc
+from inference.catalog import ModelRef
+from inference.engine.admission import SlotQueue
+from inference.engine.contract import ModelStatus, RunState
+from inference.engine.worker_client import WorkerClient
+
+
+class Lease:
+    """A right to use a loaded model; while one is out, the model is busy and is not evicted."""
+
+    def __init__(
+        self, client: WorkerClient, loaded: ipc.Loaded, queue: SlotQueue, on_release: Callable[[], None]
+    ) -> None:
+        self.client = client
+        self.loaded = loaded
+        self.queue = queue
+        self._on_release: Callable[[], None] | None = on_release
+
+    def release(self) -> None:
+        """Give it back; more than once does no harm."""
+        if self._on_release is not None:
+            on_release, self._on_release = self._on_release, None
+            on_release()
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """Someone who wants the model loaded. ``future`` gets a lease, or None for a load by the owner.
+
+    A waiter whose future is cancelled has left: nothing is granted to it and no load is begun for it.
+    """
+
+    future: asyncio.Future[Lease | None]
+    by_owner: bool = False
+
+    @property
+    def here(self) -> bool:
+        return not self.future.done()
+
+    def refuse(self, error: BaseException) -> None:
+        if self.here:
+            self.future.set_exception(error)
+
+
+@dataclass(eq=False, slots=True)
+class ModelRun:
+    """``need`` is what the load was planned with (bytes); ``retry_at`` in loop time, ``loaded_at`` in epoch time."""
+
+    ref: ModelRef
+    state: RunState = "unloaded"
+    reason: str | None = None
+    pinned: bool = False
+    context: int | None = None
+    slots: int | None = None
+    client: WorkerClient | None = None
+    loaded: ipc.Loaded | None = None
+    queue: SlotQueue | None = None
+    progress: ipc.LoadProgress | None = None
+    load_task: asyncio.Task[None] | None = None
+    leaving: bool = False
+    users: int = 0
+    need: int = 0
+    retry_at: float = 0.0
+    failed_loads: int = 0
+    loaded_at: float | None = None
+    last_used: float | None = None
+    waiters: list[Waiter] = field(default_factory=list)
+    unloaders: list[asyncio.Future[None]] = field(default_factory=list)
+    recent_lines: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.ref.id
+
+    @property
+    def busy(self) -> bool:
+        return self.users > 0 or self.state == "loading" or any(waiter.here for waiter in self.waiters)
+
+    def refuse_all(self, error: BaseException) -> None:
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.refuse(error)
+
+    def resolve_unloaders(self) -> None:
+        unloaders, self.unloaders = self.unloaders, []
+        for done in unloaders:
+            if not done.done():
+                done.set_result(None)
+
+    def status(self, footprint: int) -> ModelStatus:
+        """A snapshot for pages and the admin API."""
+        client, loaded, progress, queue = self.client, self.loaded, self.progress, self.queue
+        waiting = sum(waiter.here and not waiter.by_owner for waiter in self.waiters)
+        return ModelStatus(
+            id=self.id,
+            state=self.state,
+            reason=self.reason,
+            pid=client.pid if client is not None else None,
+            pinned=self.pinned,
+            context=loaded.context if loaded is not None else self.context or self.ref.context_length,
+            slots=loaded.slots if loaded is not None else self.slots or 0,
+            weight_bytes=(loaded.weight_bytes if loaded is not None else 0) or self.ref.weight_bytes,
+            footprint_bytes=footprint,
+            load_phase=progress.phase if progress is not None else None,
+            load_done=progress.done if progress is not None else 0,
+            load_total=progress.total if progress is not None else 0,
+            load_seconds=loaded.seconds if loaded is not None else None,
+            loaded_at=self.loaded_at,
+            last_used=self.last_used,
+            running=queue.running if queue is not None else 0,
+            queued=waiting + (queue.queued if queue is not None else 0),
+            capabilities=loaded.capabilities if loaded is not None else None,
+            stats=client.stats if client is not None else None,
+            recent_stderr=list(client.child.recent_lines) if client is not None else self.recent_lines,
+        )

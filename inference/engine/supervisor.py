@@ -1,0 +1,406 @@
+"""The owner of all model workers: one loop, the only writer of run state.
+
+    unloaded → loading → ready → draining → unloaded        failed(reason)        stopped-after-crashes(until, reason)
+
+Everybody else posts a message and awaits a future; nobody checks a state first, because it may have changed by the
+time the message is read. What takes time (a load, a drain, waiting for memory) runs in a task of its own and posts
+its end. What ``acquire`` does in each state: ready, grants; loading, joins the load; draining, waits and loads again;
+unloaded or failed, loads (a load that just failed is refused for a while); stopped after crashes, refuses.
+
+Two lifetimes are kept apart: after ``stop`` began nothing is granted any more, while running answers still have their
+workers until the drain limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+
+from inference import ipc
+from inference.catalog import ModelRef
+from inference.engine.admission import SlotQueue
+from inference.engine.child import ChildExit
+from inference.engine.contract import ModelStatus
+from inference.engine.crashes import CrashBook, CrashLimits
+from inference.engine.launch import LaunchFailed, LaunchHooks, launch, load_command
+from inference.engine.ledger import KvPromise, Ledger
+from inference.engine.mailbox import Mailbox
+from inference.engine.memory import MemoryWatch
+from inference.engine.policy import Load, Refuse, refusal
+from inference.engine.runs import Lease, ModelRun, Waiter
+from inference.engine.settings import EngineSettings
+from inference.engine.worker_client import WorkerClient
+from inference.errors import LmxError, ModelUnavailable, TooManyRequests, WorkerDied
+from inference.records import EventSink
+
+_TICK_S = 1.0
+_LONGEST_BACK_OFF_S = 60.0
+_STOP_GRACE_S = 8.0
+
+
+class Supervisor:
+    """All methods belong to the event loop that called ``start``."""
+
+    def __init__(self, settings: EngineSettings, watch: MemoryWatch, events: EventSink, kv_promise: KvPromise) -> None:
+        self._settings = settings
+        self._watch = watch
+        self._events = events
+        self.runs: dict[str, ModelRun] = {}
+        self.ledger = Ledger(settings, watch, self.runs, kv_promise)
+        self._crashes = CrashBook(settings.run_dir, CrashLimits(settings.max_crashes, settings.crash_window_s))
+        self._mailbox = Mailbox("supervisor", self._settle)
+        self._post = self._mailbox.post
+        self._demands: dict[str, ModelRun] = {}
+        self._granting = True
+        self._ticker: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------------------------------ for all the others
+
+    async def start(self) -> None:
+        await self.ledger.measure()
+        self._mailbox.start()
+        self._ticker = asyncio.create_task(self._tick(), name="supervisor tick")
+
+    async def acquire(self, ref: ModelRef) -> Lease:
+        """A lease on the loaded model, loading it if need be. Raises ``LmxError``.
+
+        A caller that is cancelled is forgotten: before a load is begun for it, and after, when the lease came too late.
+        """
+        lease = await self._want(ref, by_owner=False, change=None)
+        assert lease is not None
+        return lease
+
+    async def load(self, ref: ModelRef, *, context: int | None, slots: int | None, pin: bool | None) -> None:
+        """Load as the owner wishes; lifts a stop after crashes, reloads where context or slots differ."""
+        await self._want(ref, by_owner=True, change=partial(self._wish, context=context, slots=slots, pin=pin))
+
+    def status(self, ref: ModelRef) -> ModelStatus:
+        """A snapshot; a model that was never asked for may still be stopped from before a restart."""
+        run = self.runs.get(ref.id) or ModelRun(ref)
+        stopped = self._crashes.stopped(ref.id)
+        if run.state == "unloaded" and stopped is not None:
+            run.state, run.reason = "stopped-after-crashes", stopped.reason
+        status = run.status(self.ledger.footprint(run))
+        if status.state == "unloaded" and ref.problem is not None:
+            status.state, status.reason = "failed", ref.problem
+        return status
+
+    async def unload(self, model_id: str) -> None:
+        """Return when the model's memory is back. A failed or stopped model is reset to unloaded."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._post(partial(self._unload, model_id, done))
+        await done
+
+    def kill_wedged(self, client: WorkerClient, cause: str) -> None:
+        """End a worker that does not step any more; it counts as a crash."""
+        client.child.kill(cause)
+
+    def wake_queues(self) -> None:
+        for run in self.runs.values():
+            if run.queue is not None:
+                run.queue.serve()
+
+    async def stop(self, drain_s: float) -> None:
+        """Grant nothing more, drain every worker for ``drain_s``, then end them. Leaves no process and no task."""
+        if self._ticker is None:
+            return
+        self._post(partial(self._begin_stop, drain_s))
+        await self._mailbox.finish(drain_s + _STOP_GRACE_S, self._kill_all)
+        self._ticker.cancel()
+        await asyncio.wait({self._ticker})
+        self._ticker = None
+
+    def _kill_all(self) -> None:
+        for run in self.runs.values():
+            if run.client is not None:
+                run.client.child.kill()
+
+    # -------------------------------------------------------------------------------------------------- the loop
+
+    async def _settle(self) -> None:
+        if self._demands:
+            await self.ledger.measure()
+            self._serve_demands()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            await self.ledger.measure()
+            self._post(self._relieve)
+
+    # -------------------------------------------------------------------------------------------- wanting and granting
+
+    async def _want(self, ref: ModelRef, *, by_owner: bool, change: Callable[[ModelRun], None] | None) -> Lease | None:
+        waiter = Waiter(asyncio.get_running_loop().create_future(), by_owner)
+        self._post(partial(self._on_want, ref, waiter, change))
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            future = waiter.future
+            if future.done() and not future.cancelled() and future.exception() is None:
+                lease = future.result()
+                if lease is not None:
+                    lease.release()
+            raise
+
+    def _on_want(self, ref: ModelRef, waiter: Waiter, change: Callable[[ModelRun], None] | None) -> None:
+        if not waiter.here:
+            return
+        run = self.runs.setdefault(ref.id, ModelRun(ref))
+        if run.client is None:
+            run.ref = ref
+        if change is not None:
+            change(run)
+        error = self._refusal(run, waiter)
+        if error is not None:
+            waiter.refuse(error)
+        elif run.state == "ready":
+            self._grant(run, waiter)
+        else:
+            run.waiters.append(waiter)
+            if run.state != "loading" and not run.leaving:
+                self._demands[run.id] = run
+
+    def _wish(self, run: ModelRun, *, context: int | None, slots: int | None, pin: bool | None) -> None:
+        """The owner's load: a fresh start, with new bounds if given."""
+        self._crashes.lift(run.id)
+        run.retry_at, run.failed_loads = 0.0, 0
+        if pin is not None:
+            run.pinned = pin
+        differs = (context or run.context, slots or run.slots) != (run.context, run.slots)
+        run.context, run.slots = context or run.context, slots or run.slots
+        if differs and run.state == "ready":
+            self._leave(run, "loaded again with other bounds", self._settings.drain_s)
+
+    def _refusal(self, run: ModelRun, waiter: Waiter) -> LmxError | None:
+        """Why this waiter cannot even wait."""
+        if not self._granting:
+            return ModelUnavailable("the server is shutting down", retry_after=5)
+        if run.ref.problem is not None:
+            run.state, run.reason = "failed", run.ref.problem
+            return ModelUnavailable(f"{run.id} cannot be loaded: {run.ref.problem}")
+        stopped = self._crashes.stopped(run.id)
+        if stopped is not None:
+            run.state, run.reason = "stopped-after-crashes", stopped.reason
+            return ModelUnavailable(f"{run.id} is {stopped.reason}", retry_after=max(1.0, stopped.until - time.time()))
+        wait_s = run.retry_at - time.monotonic()
+        if run.failed_loads and wait_s > 0:
+            return ModelUnavailable(f"{run.id} failed to load: {run.reason}", retry_after=round(wait_s + 0.5))
+        if sum(w.here for w in run.waiters) >= self._settings.queue_limit:
+            return TooManyRequests(f"{len(run.waiters)} requests wait for {run.id} already", retry_after=5)
+        return None
+
+    def _grant(self, run: ModelRun, waiter: Waiter) -> None:
+        """A grant counts only if the waiter is still there, else the model would stay busy for ever."""
+        if not waiter.here:
+            return
+        run.last_used = time.time()
+        if waiter.by_owner or run.client is None or run.loaded is None or run.queue is None:
+            waiter.future.set_result(None)
+            return
+        run.users += 1
+        waiter.future.set_result(
+            Lease(run.client, run.loaded, run.queue, partial(self._post, partial(self._release, run)))
+        )
+
+    def _release(self, run: ModelRun) -> None:
+        run.users -= 1
+        run.last_used = time.time()
+
+    # -------------------------------------------------------------------------------------------------- loading
+
+    def _serve_demands(self) -> None:
+        """Begin every wanted load for which there is room, in order of arrival."""
+        first = True
+        for run in list(self._demands.values()):
+            run.waiters = [waiter for waiter in run.waiters if waiter.here]
+            if not run.waiters or run.state == "loading" or run.leaving:
+                del self._demands[run.id]
+                continue
+            delay = run.retry_at - time.monotonic()
+            if delay > 0:
+                asyncio.get_running_loop().call_later(delay, self._post, lambda: None)
+                continue
+            self._decide(run, first)
+            first = first and run.id not in self._demands
+
+    def _decide(self, run: ModelRun, first: bool) -> None:
+        patient = not any(waiter.by_owner for waiter in run.waiters)
+        decision = self.ledger.plan_load(run, first=first, patient=patient)
+        match decision:
+            case Load(evict=()):
+                del self._demands[run.id]
+                self._begin_load(run)
+            case Load(evict=victims):
+                for victim in victims:
+                    self._evict(victim, f"room for {run.id}")
+            case Refuse() if first:
+                del self._demands[run.id]
+                run.refuse_all(refusal(run.id, decision, self.ledger.situation(), time.time()))
+
+    def _begin_load(self, run: ModelRun) -> None:
+        run.state, run.reason, run.progress = "loading", None, None
+        run.need = self.ledger.need(run)
+        self._events.emit("model.loading", model=run.id, need_bytes=run.need, free_bytes=self.ledger.free())
+        memory = self.ledger.allowance(run)
+        command = load_command(run.ref, self._settings, context=run.context, slots=run.slots, memory=memory)
+        run.load_task = self._mailbox.spawn(self._load(run, command), f"load {run.id}")
+
+    async def _load(self, run: ModelRun, command: ipc.Load) -> None:
+        hooks = LaunchHooks(
+            on_spawn=lambda client: self._post(partial(setattr, run, "client", client)),
+            on_exit=lambda client, death: self._post(partial(self._died, run, client, death)),
+            on_progress=lambda progress: self._post(partial(setattr, run, "progress", progress)),
+            on_log=lambda line: self._events.emit("worker.log", model=run.id, level=line.level, message=line.message),
+        )
+        try:
+            client, loaded = await launch(command, self._settings, hooks)
+        except LaunchFailed as failure:
+            self._post(partial(self._load_failed, run, failure))
+        else:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.ledger.measure()
+            self._post(partial(self._load_done, run, client, loaded))
+
+    def _load_done(self, run: ModelRun, client: WorkerClient, loaded: ipc.Loaded) -> None:
+        run.client, run.loaded, run.load_task, run.progress = client, loaded, None, None
+        run.state, run.loaded_at, run.failed_loads = "ready", time.time(), 0
+        run.queue = SlotQueue(
+            run.id, loaded.slots, self._settings.queue_limit, partial(self.ledger.answer_gate, run, self._post_evict)
+        )
+        footprint = self.ledger.footprint(run)
+        self.ledger.observed.note(run.id, footprint)
+        self._events.emit(
+            "model.loaded", model=run.id, seconds=loaded.seconds, footprint_bytes=footprint, pid=client.pid
+        )
+        if client.child.death is not None:
+            self._died(run, client, client.child.death)
+            return
+        if run.unloaders or not self._granting:
+            self._leave(run, "its loading was given up", 0.0)
+            return
+        waiters, run.waiters = run.waiters, []
+        for waiter in waiters:
+            self._grant(run, waiter)
+        self.ledger.share()
+
+    def _load_failed(self, run: ModelRun, failure: LaunchFailed) -> None:
+        run.client, run.load_task, run.progress, run.need = None, None, None, 0
+        run.recent_lines = failure.lines
+        error = failure.error
+        if failure.crashed:
+            self._note_crash(run, error.message, failure.lines)
+        elif run.unloaders or not self._granting:
+            run.state, run.reason = "unloaded", None
+        else:
+            run.failed_loads += 1
+            back_off = min(_LONGEST_BACK_OFF_S, 2.0**run.failed_loads)
+            run.state, run.reason, run.retry_at = "failed", error.message, time.monotonic() + back_off
+            error.retry_after = error.retry_after or back_off
+            self._events.emit("model.failed", model=run.id, code=error.code, message=error.message, lines=failure.lines)
+        run.refuse_all(error)
+        run.resolve_unloaders()
+
+    # ------------------------------------------------------------------------------------------ crashing and leaving
+
+    def _died(self, run: ModelRun, client: WorkerClient, death: ChildExit) -> None:
+        """A worker that was ready is dead. A loading or leaving one is watched by its own task."""
+        if run.client is not client or run.state != "ready":
+            return
+        error = WorkerDied(f"the process of {run.id} died: {death.cause}", retry_after=1)
+        self._dismiss(run, error)
+        self._note_crash(run, death.cause, list(client.child.recent_lines))
+        self._mailbox.spawn(self._vanish(run, client, None), f"clean up {run.id}")
+
+    def _note_crash(self, run: ModelRun, cause: str, lines: list[str]) -> None:
+        run.recent_lines = lines
+        self._events.emit("worker.died", model=run.id, cause=cause, lines=lines)
+        delay = self._crashes.note(run.id, cause)
+        stopped = self._crashes.stopped(run.id)
+        if delay is not None:
+            run.state, run.reason, run.retry_at = "failed", f"its process died: {cause}", time.monotonic() + delay
+        elif stopped is not None:
+            run.state, run.reason = "stopped-after-crashes", stopped.reason
+            self._events.emit("model.stopped", model=run.id, message=stopped.reason, until=stopped.until)
+            run.refuse_all(ModelUnavailable(f"{run.id} is {stopped.reason}"))
+
+    def _evict(self, model_id: str, why: str) -> None:
+        run = self.runs.get(model_id)
+        if run is not None and run.state == "ready" and not run.busy:
+            self._events.emit("model.evicted", model=run.id, message=why, idle_s=time.time() - (run.last_used or 0))
+            self._leave(run, why, 0.0)
+
+    def _leave(self, run: ModelRun, why: str, drain_s: float) -> None:
+        """Begin to drain; the run comes back through ``_gone``."""
+        client = run.client
+        assert client is not None
+        run.state, run.reason = "draining", why
+        self._dismiss(run, ModelUnavailable(f"{run.id} is being unloaded", retry_after=round(drain_s) + 1))
+        self._mailbox.spawn(self._vanish(run, client, drain_s), f"unload {run.id}")
+
+    def _dismiss(self, run: ModelRun, error: LmxError) -> None:
+        run.leaving = True
+        if run.queue is not None:
+            run.queue.close(error)
+
+    async def _vanish(self, run: ModelRun, client: WorkerClient, drain_s: float | None) -> None:
+        """See a worker off: drained (``drain_s``) or already dead (None), until its memory is back."""
+        held, used_before = self.ledger.footprint(run), self._watch.reading.used
+        await (client.child.wait() if drain_s is None else client.close(drain_s))
+        back = not self._granting or await self.ledger.returned(client.pid, held, used_before)
+        self._post(partial(self._gone, run, held, back))
+
+    def _gone(self, run: ModelRun, held: int, back: bool) -> None:
+        run.client, run.loaded, run.queue, run.leaving, run.need = None, None, None, False, 0
+        if run.state == "draining":
+            self._events.emit("model.unloaded", model=run.id, message=run.reason, freed_bytes=held)
+            run.state, run.reason, run.loaded_at = "unloaded", None, None
+        if not back:
+            self._events.emit("memory.not_returned", model=run.id, held_bytes=held)
+        run.resolve_unloaders()
+        if any(waiter.here for waiter in run.waiters):
+            self._demands[run.id] = run
+        self.ledger.share()
+        self.wake_queues()
+
+    def _unload(self, model_id: str, done: asyncio.Future[None]) -> None:
+        run = self.runs.get(model_id)
+        if run is None:
+            done.set_result(None)
+            return
+        run.unloaders.append(done)
+        if run.state == "ready":
+            self._leave(run, "unloaded by the owner", self._settings.drain_s)
+        elif run.state == "loading" and run.load_task is not None:
+            run.load_task.cancel()
+        elif not run.leaving:
+            self._crashes.lift(run.id)
+            self._demands.pop(run.id, None)
+            run.refuse_all(ModelUnavailable(f"{run.id} was unloaded", retry_after=1))
+            run.state, run.reason, run.retry_at, run.failed_loads = "unloaded", None, 0.0, 0
+            run.resolve_unloaders()
+
+    def _begin_stop(self, drain_s: float) -> None:
+        self._granting = False
+        self._demands.clear()
+        for run in self.runs.values():
+            run.refuse_all(ModelUnavailable("the server is shutting down", retry_after=5))
+            if run.state == "ready":
+                self._leave(run, "the server is shutting down", drain_s)
+            elif run.load_task is not None:
+                run.load_task.cancel()
+
+    # --------------------------------------------------------------------------------------------------- memory
+
+    def _post_evict(self, model_id: str, why: str) -> None:
+        self._post(partial(self._evict, model_id, why))
+
+    def _relieve(self) -> None:
+        victim = self.ledger.plan_relief()
+        if victim is not None:
+            self._events.emit("memory.pressure", model=victim, used_bytes=self._watch.reading.used)
+            self._evict(victim, "the machine is short of memory")
+        self.wake_queues()
