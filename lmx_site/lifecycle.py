@@ -33,11 +33,11 @@ async def stop_everything(runtime: Runtime, answering: Iterable[asyncio.Task[Any
     await runtime.stop()
 
 
-async def settle(tasks: Iterable[asyncio.Task[Any]], timeout: float) -> None:
-    """Wait until all are done, at most ``timeout`` seconds."""
+async def settle(tasks: Iterable[asyncio.Task[Any]], limit_s: float) -> None:
+    """Wait until all are done, at most ``limit_s`` seconds."""
     waiting = [task for task in tasks if not task.done()]
     if waiting:
-        await asyncio.wait(waiting, timeout=timeout)
+        await asyncio.wait(waiting, timeout=limit_s)
 
 
 async def lifespan(

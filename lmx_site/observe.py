@@ -48,7 +48,12 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
+                headers = list(message.get("headers", ()))
+                named = next((value for name, value in headers if name.lower() == b"x-request-id"), None)
+                if named is None:
+                    message["headers"] = [*headers, (b"x-request-id", identity.encode())]
+                else:
+                    scope["lmx.request_id"] = named.decode("latin1")
             await send(message)
 
         try:
@@ -82,6 +87,7 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
         status or "gone",  # the client left before there was an answer
         extra={
             "fields": {
+                "id": scope["lmx.request_id"],
                 "method": scope["method"],
                 "path": path,
                 "status": status,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from channels.routing import URLRouter
 from django.urls import re_path
 
-websocket_urlpatterns: list[Any] = []
-if find_spec("monitoring.consumers"):
-    from monitoring.consumers import LiveConsumer
+from monitoring.routing import websocket_urlpatterns
 
-    websocket_urlpatterns.append(re_path(r"^ws$", LiveConsumer.as_asgi()))
 
-websocket_application = URLRouter(websocket_urlpatterns)
+async def _unknown(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Refuse the handshake of any other path."""
+    await receive()
+    await send({"type": "websocket.close"})
+
+
+websocket_application = URLRouter([*websocket_urlpatterns, re_path(r"", _unknown)])

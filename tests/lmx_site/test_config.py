@@ -120,7 +120,10 @@ def test_the_default_file_is_read(home: Path) -> None:
         ("memory: {max_memory_percent: 0}", "FILE:1: memory.max_memory_percent must be at least 1, not 0"),
         ("memory: {max_memory_percent: 101}", "FILE:1: memory.max_memory_percent must be at most 100, not 101"),
         ("security: {trust_lan: 1}", "FILE:1: security.trust_lan must be true or false, not 1"),
-        ("security: {api_key: 1234567}", "FILE:1: security.api_key must be text (put it in quotes), not what was given"),
+        (
+            "security: {api_key: 1234567}",
+            "FILE:1: security.api_key must be text (put it in quotes), not what was given",
+        ),
         ("security: {api_key: ''}", "FILE:1: security.api_key is empty; use null for no key"),
         ("logging: {file: relative/x}", "FILE:1: logging.file: 'relative/x' is not an absolute path"),
         ("- a\n- b", "FILE:1: expected sections such as 'server:' at the top"),
@@ -251,7 +254,11 @@ def test_variables_override_the_file_and_are_read_by_the_type_of_their_key(file:
         ("LMX_NOWHERE__AT_ALL", "1", "LMX_NOWHERE__AT_ALL: there is no such setting"),
         ("LMX_SERVER__PORT", "many", "LMX_SERVER__PORT: server.port must be a whole number, not 'many'"),
         ("LMX_SERVER__STRICT", "maybe", "LMX_SERVER__STRICT: server.strict must be true or false, not 'maybe'"),
-        ("LMX_MODELS__ALIASES", "a", "LMX_MODELS__ALIASES: models.aliases must be a mapping of names to names, not 'a'"),
+        (
+            "LMX_MODELS__ALIASES",
+            "a",
+            "LMX_MODELS__ALIASES: models.aliases must be a mapping of names to names, not 'a'",
+        ),
     ],
 )
 def test_a_wrong_variable_is_named(file: Path, variable: str, value: str, sentence: str) -> None:

@@ -1,0 +1,94 @@
+"""Logging of the server process: one file in the configured format, warnings (and requests, on a terminal) to stderr.
+
+Log records carry facts in ``extra={"fields": {...}}`` and the id of the request they belong to. Prompt and answer
+text never comes here; messages of validation errors quote their input, so tracebacks leave them out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lmx_site.config_model import LoggingSection
+from lmx_site.observe import request_id
+
+_FILE_BYTES = 20 * 1024 * 1024
+_FILES = 5
+_CHATTY = ("daphne", "asyncio", "django.request", "django.security", "django.channels.server", "urllib3", "httpx")
+_QUOTING = ("ValidationError",)
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class _Safe(logging.Formatter):
+    def formatException(self, ei: ExcInfo) -> str:  # logging's name
+        kind, value, trace = ei
+        if kind is None or value is None:
+            return ""
+        shown = traceback.TracebackException(kind, value, trace)
+        quoting = shown
+        while quoting is not None:
+            if quoting.exc_type_str.rpartition(".")[2] in _QUOTING:
+                quoting._str = "(message left out: it quotes the input)"  # type: ignore[attr-defined]
+            quoting = quoting.__cause__ or quoting.__context__  # type: ignore[assignment]
+        return "".join(shown.format()).rstrip()
+
+
+class JsonFormatter(_Safe):
+    """One JSON object a line: time, level, logger, message, request, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if (identity := request_id.get()) is not None:
+            entry["request"] = identity
+        entry.update(getattr(record, "fields", None) or {})
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+class TextFormatter(_Safe):
+    """``time LEVEL logger: message key=value``, for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created).astimezone().isoformat(sep=" ", timespec="milliseconds")
+        line = f"{moment[:23]} {record.levelname:<7} {record.name}: {_one_line(record.getMessage())}"
+        fields = getattr(record, "fields", None) or {}
+        line += "".join(f" {name}={value}" for name, value in fields.items() if name in ("client", "model", "ms"))
+        if (identity := request_id.get()) is not None:
+            line += f" [{identity}]"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _one_line(text: str) -> str:
+    """No forged lines: a name or path a client sent may hold anything."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def set_up(section: LoggingSection, file: Path) -> None:
+    """Send all loggers of this process to ``file`` and stderr."""
+    logging.raiseExceptions = False  # a full disk must not turn into failing requests
+    handler = RotatingFileHandler(file, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8")
+    handler.setFormatter(TextFormatter() if section.format == "text" else JsonFormatter())
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(TextFormatter())
+    terminal.setLevel(logging.INFO if sys.stderr.isatty() else logging.WARNING)
+    root = logging.getLogger()
+    root.handlers[:] = [handler, terminal]
+    root.setLevel(section.level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(section.level)))
+    logging.getLogger("django.request").setLevel(logging.ERROR)  # 4xx are in the access line already
+    logging.getLogger("lmx.access").disabled = not section.access

@@ -1,0 +1,125 @@
+"""The composition root: the only module that knows all the apps. It builds every long-lived part, once.
+
+``start()``: hub, telemetry writer, catalog (first scan), memory reader, engine, API, then the background tasks.
+``drain()``: the engine refuses new requests, finishes the running ones, ends its workers. ``stop()``: the rest, in
+reverse. The parts are imported inside ``start`` so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmx_site.config import Config
+from lmx_site.home import Places
+from lmx_site.supervise import keep_running
+
+if TYPE_CHECKING:
+    from inference.engine.engine import WorkerEngine
+    from models_admin.catalog import DiskCatalog
+    from monitoring.hub import Hub
+    from monitoring.telemetry import TelemetryWriter
+
+logger = logging.getLogger(__name__)
+
+RESCAN_S = 30.0
+
+
+class Runtime:
+    """Everything that lives as long as the server. All methods belong to the server's event loop."""
+
+    def __init__(self, config: Config, home: Path, places: Places) -> None:
+        self.config = config
+        self.home = home
+        self.places = places
+        self.catalog: DiskCatalog | None = None
+        self.engine: WorkerEngine | None = None
+        self._hub: Hub | None = None
+        self._telemetry: TelemetryWriter | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Build and start all parts. Whatever it raises, ``stop()`` must still be called."""
+        from inference.api import deps
+        from inference.engine import set_engine
+        from inference.engine.engine import WorkerEngine
+        from models_admin.catalog import DiskCatalog
+        from monitoring.hub import Hub, set_hub
+        from monitoring.readings import open_reader
+        from monitoring.sampler import Sampler
+        from monitoring.telemetry import TelemetryWriter
+
+        settings = self.config.engine_settings(self.home)
+        models = self.config.models
+        hub = self._hub = Hub()
+        set_hub(hub)
+        telemetry = self._telemetry = TelemetryWriter(hub)
+        await telemetry.start()
+        catalog = DiskCatalog(self.places.roots, default_model=models.default_model, aliases=models.aliases)
+        await catalog.refresh()
+        self.catalog = catalog
+        reader = open_reader(settings.memory_cap_bytes)
+        self.engine = WorkerEngine(settings, catalog, reader, records=telemetry, events=hub)
+        await self.engine.start()
+        set_engine(self.engine)
+        deps.configure(catalog=catalog, events=hub, strict=self.config.server.strict)
+        sampler = Sampler(hub, self.engine, reader)
+        self.background("sampler", sampler.run)
+        self.background("catalog-scan", self._rescan)
+
+    def background(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Run ``work`` supervised until it returns or the runtime stops."""
+        task = asyncio.create_task(keep_running(name, work), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """The runtime's own tasks, which end with ``stop()`` and not before."""
+        return set(self._tasks)
+
+    async def drain(self) -> None:
+        """End all generation: politely for ``engine.drain_sec``, then by cancelling. Ends the workers."""
+        if self.engine is not None:
+            await self.engine.stop(self.config.engine.drain_sec)
+
+    async def stop(self) -> None:
+        """End what is left, after ``drain``. Flushes the telemetry. Safe after a failed start."""
+        from inference.api import deps
+        from inference.engine import set_engine
+        from monitoring.hub import set_hub
+
+        tasks = self.tasks()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        deps.configure()
+        set_engine(None)
+        if self._telemetry is not None:
+            await self._telemetry.stop()
+        set_hub(None)
+
+    async def _rescan(self) -> None:
+        while self.catalog is not None:
+            await asyncio.sleep(RESCAN_S)
+            await self.catalog.refresh()
+
+
+_runtime: Runtime | None = None
+
+
+def set_runtime(runtime: Runtime | None) -> None:
+    """The runtime of this process; None where there is none (any more)."""
+    global _runtime
+    _runtime = runtime
+
+
+def get_runtime() -> Runtime:
+    """The runtime of this process; ``RuntimeError`` outside a server."""
+    if _runtime is None:
+        raise RuntimeError("no server runs in this process")
+    return _runtime

@@ -1,0 +1,116 @@
+"""The server process from its first check to its exit code.
+
+Order: home, lock, socket, secret key, logging, Django, databases, then the loop; on the loop the runtime starts, the
+socket begins to accept, the announcement is printed. A second instance therefore ends before it touches a database,
+and nobody is told of a server that does not answer yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from lmx_site import access, policy
+from lmx_site import announce as announcement
+from lmx_site.config import Config, set_config
+from lmx_site.home import HomeLock, Places, StartRefused, places, prepare
+from lmx_site.listen import bind
+from lmx_site.paths import home as lmx_home
+from lmx_site.secret import ensure_secret_key
+
+logger = logging.getLogger(__name__)
+
+Announce = Callable[[str], None]
+
+
+def serve(config: Config, *, announce: Announce) -> int:
+    """Run the server in this process until a signal ends it. ``announce`` takes one line for the terminal at a time.
+
+    Returns the exit code: 0 after a clean stop, 1 when it could not start (one line on stderr says why).
+    """
+    home = lmx_home()
+    lock: HomeLock | None = None
+    listener: socket.socket | None = None
+    try:
+        prepare(home)
+        lock = HomeLock(home)
+        lock.acquire()
+        listener = bind(config.server.host, config.server.port)
+        return _run(config, places(config, home), lock, listener, announce)
+    except StartRefused as refusal:
+        print(f"lmx: {refusal}", file=sys.stderr)  # noqa: T201  # before logging exists, for the owner's terminal
+        return 1
+    finally:
+        if listener is not None:
+            listener.close()
+        if lock is not None:
+            lock.release()
+
+
+def _run(config: Config, where: Places, lock: HomeLock, listener: socket.socket, announce: Announce) -> int:
+    home = lmx_home()
+    ensure_secret_key(home)
+    set_config(config)
+    access.set_keys(_keys(config))
+    policy.set_policy(policy.make_policy(config.server.host, config.server.allowed_hosts, config.security.cors_origins))
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lmx_site.settings")
+    from lmx_site import logs
+    from lmx_site.asgi import application
+    from lmx_site.daphne_server import LmxServer  # first of these: it installs the reactor
+    from lmx_site.lifecycle import stop_everything
+    from lmx_site.runtime import Runtime, set_runtime
+    from lmx_site.schema import migrate_if_needed
+
+    logs.set_up(config.logging, where.log_file)
+    for warning in where.warnings:
+        logger.warning("%s", warning)
+    migrate_if_needed()
+    runtime = Runtime(config, home, where)
+    set_runtime(runtime)
+
+    async def start() -> None:
+        await runtime.start()
+        host, port = listener.getsockname()[:2]
+        url = announcement.base_url(host, port)
+        lock.publish(host, port, url)
+        logger.info("serving %s", url)
+        # The socket listens already; the reactor accepts as soon as this returns.
+        asyncio.get_running_loop().call_soon(_announce, runtime, url, announce)
+
+    async def stop(answering: list[asyncio.Task[Any]]) -> None:
+        logger.info("stopping")
+        await stop_everything(runtime, answering)
+
+    server = LmxServer(application, listener, on_start=start, on_stop=stop)
+    server.run()
+    set_runtime(None)
+    return _exit_code(server.failure)
+
+
+def _keys(config: Config) -> access.Keys:
+    security = config.security
+    return access.Keys.of(
+        security.api_key.get_secret_value() if security.api_key else None,
+        security.admin_key.get_secret_value() if security.admin_key else None,
+        trust_lan=security.trust_lan,
+    )
+
+
+def _announce(runtime: Any, url: str, announce: Announce) -> None:
+    names = [model.id for model in runtime.catalog.all() if model.problem is None]
+    needs_key = runtime.config.security.api_key is not None
+    for line in announcement.lines(url, names, runtime.config.models.default_model, needs_key=needs_key):
+        announce(line)
+
+
+def _exit_code(failure: BaseException | None) -> int:
+    if failure is None:
+        return 0
+    logger.error("the server could not start", exc_info=failure)
+    print(f"lmx: the server could not start: {failure or type(failure).__name__}", file=sys.stderr)  # noqa: T201
+    return 1
