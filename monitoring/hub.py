@@ -146,6 +146,12 @@ class Hub:
             cell = state.cells.get(key) if state else None
             return cell.payload if cell else None
 
+    def cells(self, topic: str) -> list[Any]:
+        """The latest values of all keys of a state topic, oldest change first."""
+        with self._lock:
+            state = self._states.get(topic)
+            return [cell.payload for cell in state.cells.values() if cell.payload is not None] if state else []
+
     def recent(self, topic: str = EVENTS, limit: int = 100) -> list[Any]:
         """The last entries of a log topic, oldest first."""
         with self._lock:

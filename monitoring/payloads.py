@@ -49,6 +49,7 @@ class Model(TypedDict):
     slots: int
     weight_bytes: int
     footprint: int
+    without_kv: int
     kv: int
     cache: int
     load_phase: str | None
@@ -113,12 +114,12 @@ class Latency(TypedDict):
 
 
 class Notice(TypedDict):
-    """What became of an action of the page. ``evict`` names a loaded model whose unloading would help."""
+    """What became of an action of the page. ``evict`` names loaded models whose unloading would help."""
 
     model: str
     action: Literal["load", "unload"]
     message: str
-    evict: str | None
+    evict: list[str]
     at: float
 
 

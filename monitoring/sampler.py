@@ -39,6 +39,7 @@ class Sampler:
         self._period = period_s
         self._colours: dict[str, int] = {}
         self._catalog: list[DiskModel] = []
+        self._footprints: dict[str, int] = {}
         self._last_error = ""
 
     async def run(self) -> None:
@@ -55,13 +56,10 @@ class Sampler:
 
     async def tick(self) -> None:
         """Take one sample and publish it."""
-        statuses = self._engine.models()
-        pids = {status.id: status.pid for status in statuses if status.pid is not None}
-        reading, footprints = await asyncio.to_thread(self._read, pids)
-        records = self._engine.in_flight()
-        latency: dict[str, Latency] = self.hub.latest(payloads.LATENCY) or {}
-        awake = [status for status in statuses if is_awake(status)]
-        models = [self._model(status, footprints, records, latency.get(status.id)) for status in awake]
+        pids = {status.id: status.pid for status in self._engine.models() if status.pid is not None}
+        reading, self._footprints = await asyncio.to_thread(self._read, pids)
+        statuses, records = self._engine.models(), self._engine.in_flight()
+        models = self.awake(statuses, records)
         memory = self._memory(reading, models)
         self.history.add(sample_of(memory))
         self.hub.publish(payloads.MEMORY, memory)
@@ -69,6 +67,11 @@ class Sampler:
         self.hub.publish(payloads.REQUESTS, [request_payload(record) for record in records])
         self.hub.publish(payloads.STATUS, self._status(memory, models, records))
         self._publish_catalog([disk_payload(status) for status in statuses])
+
+    def awake(self, statuses: list[ModelStatus], records: list[RequestRecord]) -> list[Model]:
+        """The models that have a card, with the footprints of the last second."""
+        latency: dict[str, Latency] = self.hub.latest(payloads.LATENCY) or {}
+        return [self._model(status, records, latency.get(status.id)) for status in statuses if is_awake(status)]
 
     def colour(self, model: str) -> int:
         """1 to 8, given out in the order in which models first appear, and kept."""
@@ -90,14 +93,8 @@ class Sampler:
     def _read(self, pids: dict[str, int]) -> tuple[MemoryReading, dict[str, int]]:
         return self._reader.read(), {model: self._reader.footprint(pid) for model, pid in pids.items()}
 
-    def _model(
-        self,
-        status: ModelStatus,
-        footprints: dict[str, int],
-        records: list[RequestRecord],
-        latency: Latency | None,
-    ) -> Model:
-        stats = status.stats or Stats()
+    def _model(self, status: ModelStatus, records: list[RequestRecord], latency: Latency | None) -> Model:
+        stats, footprint = status.stats or Stats(), self._footprints.get(status.id, 0)
         mine = [record for record in records if record.model == status.id]
         return {
             "id": status.id,
@@ -108,7 +105,8 @@ class Sampler:
             "context": status.context,
             "slots": status.slots,
             "weight_bytes": status.weight_bytes,
-            "footprint": footprints.get(status.id, 0),
+            "footprint": footprint,
+            "without_kv": max(0, footprint - stats.kv_bytes),
             "kv": stats.kv_bytes,
             "cache": stats.cache_bytes,
             "load_phase": status.load_phase,
@@ -143,8 +141,8 @@ class Sampler:
     def _limit(self, reading: MemoryReading) -> tuple[float, int]:
         """The owner's limit in percent and bytes, from the engine's plan where it says so."""
         plan = self._engine.memory_plan()
-        percent = float(plan.get("max_memory_percent", DEFAULT_PERCENT))
-        return percent, int(plan.get("limit_bytes") or reading.total * percent / 100)
+        percent = float(plan.get("machine_limit_percent", DEFAULT_PERCENT))
+        return percent, int(plan.get("machine_limit_bytes") or reading.total * percent / 100)
 
     def _status(self, memory: Memory, models: list[Model], records: list[RequestRecord]) -> Status:
         word, reasons = self._engine.health()

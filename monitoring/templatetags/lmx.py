@@ -1,0 +1,66 @@
+"""Numbers as the pages write them: units always there, the same as ``static/lmx/js/format.js``."""
+
+from __future__ import annotations
+
+import time
+
+from django import template
+
+register = template.Library()
+
+_GIB = 1024**3
+_MIB = 1024**2
+
+
+@register.filter
+def size(value: float | None) -> str:
+    """Bytes as ``12.4 GB``; below one gigabyte ``312 MB``. GB are 2**30, as the system's own tools count memory."""
+    if value is None:
+        return "–"
+    if value >= _GIB:
+        return f"{value / _GIB:.1f} GB"
+    return f"{value / _MIB:.0f} MB"
+
+
+@register.filter
+def gigabytes(value: float | None) -> str:
+    """Bytes as a bare number of gigabytes, for pairs such as ``71.2 / 96.0 GB``."""
+    return f"{(value or 0) / _GIB:.1f}"
+
+
+@register.filter
+def thousands(value: int | None) -> str:
+    """Tokens as ``11k`` from ten thousand on (``32k`` for 32,768), ``4,096`` below."""
+    if value is None:
+        return "–"
+    return f"{value / (1000 if value % 1024 else 1024):.0f}k" if value >= 10_000 else f"{value:,}"
+
+
+@register.filter
+def ago(value: float | None) -> str:
+    """A time as how long ago it was: ``12 s``, ``41 m``, ``2 h``, ``3 d``."""
+    if value is None:
+        return "–"
+    seconds = max(0.0, time.time() - value)
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+@register.filter
+def percent_of(value: float | None, whole: float | None) -> str:
+    """``value`` in percent of ``whole``, for lengths in a drawing; 0 when there is no whole."""
+    return f"{100 * (value or 0) / whole:.2f}" if whole else "0"
+
+
+@register.filter
+def short(value: str) -> str:
+    """A model's name without its organisation."""
+    return value.rsplit("/", 1)[-1]
+
+
+@register.filter
+def stylesheets(names: str) -> list[str]:
+    """``"tokens base"`` as the paths of those stylesheets, one file per component."""
+    return [f"lmx/css/{name}.css" for name in names.split()]

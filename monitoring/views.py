@@ -1,0 +1,202 @@
+"""The pages and what their buttons do. A page is for principals with the admin scope; the edge has let them in.
+
+A fragment (``_name.html``) has one root element, which is the target of its swap. Actions answer htmx with the
+fragment they changed and everybody else with a redirect to the page.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.http import require_GET, require_POST
+
+from inference.engine import get_engine
+from inference.errors import LmxError
+from inference.principal import Principal
+from inference.protocols import openai, serving
+from inference.protocols.errors import error_response
+from monitoring.actions import get_actions
+from monitoring.hub import get_hub
+from monitoring.payloads import JOBS, MEMORY, STATUS
+from monitoring.sampler import disk_payload, get_sampler, latest
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+SPANS = {300: 300, 3600: 720}
+EVENTS_SHOWN = 200
+
+View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponseBase]]
+
+
+def page(view: View) -> View:
+    """For the owner only, not kept by caches, and without a script or style that is not a file of ours."""
+
+    @wraps(view)
+    async def guarded(request: HttpRequest) -> HttpResponseBase:
+        principal_of(request)
+        response = await view(request)
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        return response
+
+    return guarded
+
+
+def principal_of(request: HttpRequest) -> Principal:
+    """Who the edge says is asking; ``PermissionDenied`` without the admin scope."""
+    principal = getattr(request, "principal", None)
+    if not isinstance(principal, Principal) or not principal.may("admin"):
+        raise PermissionDenied
+    return principal
+
+
+def is_fragment(request: HttpRequest) -> bool:
+    """Whether htmx asks for a part of the page."""
+    htmx = getattr(request, "htmx", None)
+    return bool(htmx) and not htmx.boosted
+
+
+# ------------------------------------------------------------------------------------------------------------- pages
+
+
+@require_GET
+@ensure_csrf_cookie
+@page
+async def now(request: HttpRequest) -> HttpResponse:
+    """The first page: memory, models, what is in flight, and a chat."""
+    span = request.GET.get("span", "")
+    chosen = int(span) if span.isdecimal() and int(span) in SPANS else 300
+    return render(request, "monitoring/now.html", {**frame_context("now"), **models_context(), "span": chosen})
+
+
+@require_GET
+@ensure_csrf_cookie
+@page
+async def connect(request: HttpRequest) -> HttpResponse:
+    """How a program reaches this server, to copy."""
+    base = f"{request.scheme}://{request.get_host()}"
+    ready = [model["id"] for model in models_context()["awake"] if model["state"] == "ready"]
+    known = [model["id"] for model in models_context()["on_disk"] if not model["reason"]]
+    model = next(iter([*ready, *known]), "default")
+    return render(request, "monitoring/connect.html", {**frame_context("connect"), "base": base, "model": model})
+
+
+@require_GET
+@page
+async def models(request: HttpRequest) -> HttpResponse:
+    """The cards and the list of models on disk, as a fragment."""
+    return render(request, "monitoring/_models.html", models_context())
+
+
+@require_GET
+@page
+async def memory(request: HttpRequest) -> HttpResponse:
+    """The chart's past: ``History.columns`` of the last ``span`` seconds (300 or 3600), and the events in it."""
+    span = request.GET.get("span", "300")
+    if not span.isdecimal() or int(span) not in SPANS:
+        return HttpResponseBadRequest("span is 300 or 3600\n", content_type="text/plain")
+    sampler = get_sampler()
+    columns = sampler.history.columns(int(span), SPANS[int(span)]) if sampler else {"step": 1, "at": [], "models": {}}
+    colours = {model: sampler.colour(model) for model in columns["models"]} if sampler else {}
+    return JsonResponse({**columns, "colours": colours, "events": get_hub().recent(limit=EVENTS_SHOWN)})
+
+
+# ----------------------------------------------------------------------------------------------------------- actions
+
+
+@require_POST
+@page
+async def load(request: HttpRequest) -> HttpResponseBase:
+    """Load ``model`` into memory, after unloading each ``evict``."""
+    model = request.POST.get("model", "")
+    if not model:
+        return HttpResponseBadRequest("model is missing\n", content_type="text/plain")
+    await get_actions().load(model, request.POST.getlist("evict"))
+    return _changed(request)
+
+
+@require_POST
+@page
+async def unload(request: HttpRequest) -> HttpResponseBase:
+    """Unload ``model`` from memory; its running answers are finished first."""
+    await get_actions().unload(request.POST.get("model", ""))
+    return _changed(request)
+
+
+@require_POST
+@page
+async def dismiss(request: HttpRequest) -> HttpResponseBase:
+    """Take a notice away."""
+    get_actions().dismiss(request.POST.get("model", ""))
+    return _changed(request)
+
+
+@require_POST
+@page
+async def stop(request: HttpRequest) -> HttpResponse:
+    """End the request ``id``; 404 when it is over already."""
+    found = get_engine().cancel(request.POST.get("id", ""), by=principal_of(request).id)
+    return HttpResponse(status=204 if found else 404)
+
+
+@require_POST
+@page
+async def chat_stream(request: HttpRequest) -> HttpResponseBase:
+    """A chat from the page: an OpenAI chat request in, the same server-sent events as ``/v1/chat/completions`` out."""
+    try:
+        call = openai.chat_call(request.body, principal_of(request), endpoint="/chat/stream")
+        return await serving.respond(call)
+    except LmxError as error:
+        return error_response(error, request.path_info)
+
+
+def _changed(request: HttpRequest) -> HttpResponseBase:
+    if is_fragment(request):
+        return render(request, "monitoring/_models.html", models_context())
+    return redirect("monitoring:now")
+
+
+# ---------------------------------------------------------------------------------------------------------- contexts
+
+
+def frame_context(active: str) -> dict[str, Any]:
+    """What the frame around every page shows before the socket is open."""
+    return {"active": active, "status": latest(STATUS, None), "system": system_name()}
+
+
+def models_context() -> dict[str, Any]:
+    """Cards, models on disk, notices and running jobs, as they are at this moment."""
+    sampler = get_sampler()
+    statuses = get_engine().models()
+    awake = sampler.awake(statuses, get_engine().in_flight()) if sampler else []
+    notices = get_actions().notices()
+    shown = {model["id"] for model in awake}
+    told = {notice["model"] for notice in notices}
+    return {
+        "awake": awake,
+        "on_disk": [disk_payload(status) for status in statuses if status.id not in shown],
+        "notices": notices,
+        "told": told,
+        "jobs": running_jobs(),
+        "available": (latest(MEMORY, {}) or {}).get("available"),
+    }
+
+
+def running_jobs() -> list[dict[str, Any]]:
+    """The jobs the hub knows of that are not over."""
+    return [job for job in get_hub().cells(JOBS) if job.get("state") in ("queued", "running", "failed")]
+
+
+def system_name() -> str:
+    """The name of the system for the band of memory that is not ours."""
+    return "macOS" if sys.platform == "darwin" else "Linux"

@@ -1,0 +1,125 @@
+// Model cards and the lists beside them: numbers are written in place, the fragment is fetched again when its shape
+// changes (a model comes, goes or changes state; a notice or a job appears).
+
+import { duration, milliseconds, size, thousands, write } from "./format.js";
+import { live } from "./live.js";
+
+const SPARK_POINTS = 60;
+const rates = new Map();
+const parts = { models: "", catalog: "", notices: "", jobs: "" };
+const jobs = new Map();
+let latest = [];
+let drawn = null;
+let fetching = false;
+
+const section = () => document.getElementById("models");
+
+function changed(part, shape) {
+  parts[part] = JSON.stringify(shape);
+  refresh();
+}
+
+async function refresh() {
+  const now = Object.values(parts).join("\n");
+  if (drawn === null) drawn = now; // the server drew what is now known for the first time
+  if (now === drawn || fetching || document.querySelector("#models .htmx-request")) return;
+  fetching = true;
+  try {
+    await window.htmx.ajax("GET", section().dataset.refresh, { target: "#models", swap: "outerHTML" });
+    drawn = now;
+  } finally {
+    fetching = false;
+  }
+}
+
+function show(models) {
+  latest = models;
+  models.forEach(remember);
+  fillAll();
+  changed("models", models.map(({ id, state, reason, pinned }) => [id, state, reason, pinned]));
+}
+
+function fillAll() {
+  for (const model of latest) {
+    const card = section().querySelector(`.card[data-model="${CSS.escape(model.id)}"]`);
+    if (card?.dataset.state === model.state) fill(card, model);
+  }
+}
+
+function remember(model) {
+  const values = rates.get(model.id) ?? [];
+  values.push(model.tokens_per_second);
+  rates.set(model.id, values.slice(-SPARK_POINTS));
+}
+
+// A card's last minute from the chart's past, where that has every second.
+function seed({ step, models }) {
+  if (step !== 1) return;
+  for (const [id, columns] of Object.entries(models)) rates.set(id, columns.rate.slice(-SPARK_POINTS));
+  fillAll();
+}
+
+function fill(card, model) {
+  const put = (field, text) => write(card.querySelector(`[data-f="${field}"]`), text);
+  put("memory", memoryWords(model));
+  put("activity", activityWords(model));
+  put("rate", model.tokens_per_second.toFixed(0));
+  put("ttft", milliseconds(model.ttft_ms));
+  put("context", contextWords(model));
+  put("load", model.load_total ? `${loadPercent(model)} % · ${size(model.load_done)} of ${size(model.load_total)}` : (model.load_phase ?? "starting"));
+  const progress = card.querySelector('[data-f="progress"]');
+  if (progress && model.load_total) Object.assign(progress, { max: model.load_total, value: model.load_done });
+  drawSpark(card.querySelector(".spark polyline"), rates.get(model.id));
+}
+
+const loadPercent = (model) => Math.floor((100 * model.load_done) / model.load_total);
+
+const memoryWords = (model) => size(model.without_kv) + (model.kv ? ` + ${size(model.kv)} KV` : "");
+
+function activityWords(model) {
+  const queued = model.queued ? ` · ${model.queued} queued` : "";
+  if (model.running) return `${model.running} running${queued}`;
+  if (queued) return queued.slice(3);
+  return model.last_used ? `idle ${duration(Date.now() / 1000 - model.last_used)}` : "not used yet";
+}
+
+const contextWords = (model) =>
+  model.longest
+    ? `longest context ${thousands(model.longest)} / ${thousands(model.context)}`
+    : `context up to ${thousands(model.context)} tokens`;
+
+function drawSpark(line, values) {
+  if (!line) return;
+  const top = Math.max(1, ...values);
+  const x = (index) => 60 - (values.length - 1 - index) * (60 / (SPARK_POINTS - 1));
+  line.setAttribute("points", values.map((value, i) => `${x(i).toFixed(1)},${(15 - (14 * value) / top).toFixed(1)}`).join(" "));
+}
+
+function showJob(job, { key }) {
+  if (job) jobs.set(key, job);
+  else jobs.delete(key);
+  const element = job && section().querySelector(`[data-job="${CSS.escape(String(job.id))}"]`);
+  if (element) fillJob(element, job);
+  changed("jobs", [...jobs].map(([name, { state }]) => [name, state]));
+}
+
+function fillJob(element, job) {
+  write(element.querySelector('[data-f="message"]'), job.message ?? job.state);
+  if (!job.total) return;
+  write(element.querySelector('[data-f="amount"]'), `${size(job.done)} of ${size(job.total)}`);
+  Object.assign(element.querySelector("progress"), { max: job.total, value: job.done });
+}
+
+export function installCards() {
+  live.on("models", show);
+  live.on("catalog", (models) => changed("catalog", models.map(({ id, reason }) => [id, reason])));
+  live.on("notices", (notices) => changed("notices", notices.map(({ model, at }) => [model, at])));
+  live.on("jobs", showJob);
+  live.onGap(() => {
+    drawn = "";
+    refresh();
+  });
+  document.addEventListener("lmx:history", (event) => seed(event.detail));
+  document.addEventListener("htmx:afterSettle", fillAll);
+  document.addEventListener("htmx:afterRequest", refresh);
+}

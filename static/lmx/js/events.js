@@ -1,0 +1,69 @@
+// What happened: the hub's events in words, newest first, and as marks for the chart.
+
+import { clock, duration, exact, short, size } from "./format.js";
+import { live } from "./live.js";
+
+const KEPT = 100;
+const SHAPES = {
+  "model.loaded": "load",
+  "model.unloaded": "unload",
+  "model.evicted": "evict",
+  "model.failed": "crash",
+  "model.stopped": "crash",
+  "worker.died": "crash",
+  "memory.not_returned": "crash",
+};
+
+const WORDS = {
+  "model.loading": (event) => `loading ${name(event)}`,
+  "model.loaded": (event) => `loaded ${name(event)}${event.seconds ? ` in ${event.seconds.toFixed(1)} s` : ""}`,
+  "model.unloaded": (event) => `unloaded ${name(event)}${because(event)}`,
+  "model.evicted": (event) => `evicting ${name(event)} (idle ${duration(event.idle_s ?? 0)})${because(event)}`,
+  "model.failed": (event) => `${name(event)} could not be loaded${because(event)}`,
+  "model.stopped": (event) => `${name(event)} is not started again${because(event)}`,
+  "request.refused": (event) => `a request for ${name(event)} was refused${because(event)}`,
+  "worker.died": (event) => `the process of ${name(event)} died${because(event)}`,
+  "worker.log": (event) => `${name(event)} says${because(event)}`,
+  "memory.pressure": (event) => `the machine is short of memory: ${name(event)} has to go`,
+  "memory.not_returned": (event) => `${size(event.held_bytes)} of ${name(event)} did not come back`,
+};
+
+const because = (event) => {
+  const reason = event.message ?? event.cause ?? event.reason;
+  return reason ? `: ${reason}` : "";
+};
+
+const name = (event) => short(event.model ?? "a model");
+
+export const eventWords = (event) =>
+  WORDS[event.kind]?.(event) ?? `${event.kind.replaceAll(/[._]/g, " ")}${event.model ? ` ${name(event)}` : ""}${because(event)}`;
+
+const tells = (event) => event.kind !== "worker.log" || event.level === "warning" || event.level === "error";
+
+export const eventShape = (event) => SHAPES[event.kind];
+
+function item(event) {
+  const element = document.createElement("li");
+  const time = document.createElement("time");
+  time.className = "number";
+  time.textContent = clock(event.at);
+  time.dateTime = new Date(event.at * 1000).toISOString();
+  time.title = exact(event.at);
+  const words = document.createElement("span");
+  words.textContent = eventWords(event);
+  if (eventShape(event) === "crash") words.className = "bad";
+  element.append(time, words);
+  return element;
+}
+
+export function installEvents() {
+  const list = document.getElementById("events");
+  const empty = document.getElementById("events-empty");
+  live.fromTheStart("events");
+  live.on("events", (event) => {
+    if (!tells(event)) return;
+    list.prepend(item(event));
+    while (list.children.length > KEPT) list.lastChild.remove();
+    empty.hidden = true;
+  });
+}

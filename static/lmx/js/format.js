@@ -1,0 +1,39 @@
+// Numbers as the pages write them; monitoring/templatetags/lmx.py does the same on the server.
+
+const GIB = 1024 ** 3;
+const MIB = 1024 ** 2;
+const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const exactFormat = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+
+export const size = (bytes) =>
+  bytes >= GIB ? `${(bytes / GIB).toFixed(1)} GB` : `${Math.round((bytes ?? 0) / MIB)} MB`;
+
+export const gigabytes = (bytes) => ((bytes ?? 0) / GIB).toFixed(1);
+
+export const thousands = (tokens) =>
+  tokens >= 10_000 ? `${Math.round(tokens / (tokens % 1024 ? 1000 : 1024))}k` : (tokens ?? 0).toLocaleString("en-US");
+
+export const milliseconds = (ms) =>
+  ms == null ? "–" : ms >= 10_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms)} ms`;
+
+export const rate = (tokensPerSecond) =>
+  tokensPerSecond == null ? "–" : `${tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0)} tok/s`;
+
+export const clock = (seconds) => clockFormat.format(seconds * 1000);
+
+export const exact = (seconds) => exactFormat.format(seconds * 1000);
+
+export const short = (model) => model.slice(model.lastIndexOf("/") + 1);
+
+export function duration(seconds) {
+  const whole = Math.max(0, seconds);
+  for (const [unit, length] of [["d", 86_400], ["h", 3600], ["m", 60]]) {
+    if (whole >= length) return `${Math.floor(whole / length)} ${unit}`;
+  }
+  return `${Math.floor(whole)} s`;
+}
+
+// Sets text only where it changed, so that selections and screen readers are left alone.
+export function write(element, text) {
+  if (element && element.textContent !== text) element.textContent = text;
+}

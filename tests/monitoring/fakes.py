@@ -1,0 +1,101 @@
+"""An engine and a reader in memory, with the numbers and outcomes a test sets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Literal
+
+from inference.engine.contract import Generation, MemoryReading, ModelStatus
+from inference.errors import LmxError, ModelNotFound
+from inference.ipc import Capabilities, GenerateRequest, Stats
+from inference.principal import Principal
+from inference.records import RequestRecord
+
+GIB = 1024**3
+OWNER = Principal("owner", "owner", frozenset({"inference", "admin"}))
+BOT = Principal("anonymous", "bot-3", frozenset({"inference"}))
+
+
+def record(model: str = "org/one", **fields: Any) -> RequestRecord:
+    """A request in flight."""
+    values: dict[str, Any] = {"id": "r1", "protocol": "openai", "endpoint": "/v1/chat/completions", "principal": BOT}
+    return RequestRecord(**{**values, "model_asked": model, "model": model, **fields})
+
+
+class FakeEngine:
+    """Implements ``contract.Engine`` but for ``generate``. ``refuse`` makes the next load fail; ``gate`` holds it."""
+
+    def __init__(self, *ids: str) -> None:
+        self.statuses = {name: ModelStatus(name, "unloaded", weight_bytes=4 * GIB, context=32_768) for name in ids}
+        self.records: list[RequestRecord] = []
+        self.refuse: LmxError | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.loads: list[str] = []
+        self.cancelled: list[tuple[str, str]] = []
+        self.word: Literal["healthy", "degraded", "error"] = "healthy"
+
+    async def start(self) -> None: ...
+
+    async def stop(self, drain_s: float) -> None: ...
+
+    async def generate(self, model: str, request: GenerateRequest, record: RequestRecord) -> Generation:
+        raise ModelNotFound(f"there is no model {model}")
+
+    async def load(self, model: str, *, context: int | None, slots: int | None, pin: bool | None) -> ModelStatus:
+        self.loads.append(model)
+        status = self.statuses[model]
+        status.state = "loading"
+        await self.gate.wait()
+        if self.refuse is not None:
+            status.state = "unloaded"
+            raise self.refuse
+        self.make_ready(model)
+        return status
+
+    def make_ready(self, model: str, **stats: Any) -> ModelStatus:
+        status = self.statuses[model]
+        status.state, status.pid, status.loaded_at = "ready", 1000 + len(self.loads), time.time()
+        status.capabilities, status.stats = Capabilities(chat=True), Stats(**stats)
+        return status
+
+    async def unload(self, model: str) -> ModelStatus:
+        status = self.statuses[model]
+        status.state, status.pid, status.stats = "unloaded", None, None
+        return status
+
+    def models(self) -> list[ModelStatus]:
+        return [self.statuses[name] for name in sorted(self.statuses)]
+
+    def in_flight(self) -> list[RequestRecord]:
+        return self.records
+
+    def cancel(self, request_id: str, by: str) -> bool:
+        found = any(entry.id == request_id for entry in self.records)
+        if found:
+            self.cancelled.append((request_id, by))
+        return found
+
+    def health(self) -> tuple[Literal["healthy", "degraded", "error"], list[str]]:
+        return self.word, []
+
+    def memory_plan(self) -> dict[str, Any]:
+        return {"machine_limit_percent": 90.0, "machine_limit_bytes": 86 * GIB}
+
+
+class FakeReader:
+    """A machine of 96 GiB; ``footprints`` by pid."""
+
+    def __init__(self) -> None:
+        self.reading = MemoryReading(96 * GIB, 60 * GIB, 36 * GIB, 72 * GIB)
+        self.footprints: dict[int, int] = {}
+        self.broken: Exception | None = None
+
+    def read(self) -> MemoryReading:
+        if self.broken is not None:
+            raise self.broken
+        return self.reading
+
+    def footprint(self, pid: int) -> int:
+        return self.footprints.get(pid, 0)
