@@ -82,7 +82,7 @@ def test_setup_again_installs_nothing(environment: Path) -> None:
 def server(environment: Path, home: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """``lmx serve`` on a free port, from ``/``; ready when it has said where it listens."""
     env = {"PATH": os.environ["PATH"], "HOME": str(home.parent), "LMX_HOME": str(home), "LMX_MODELS__DEMO": "false"}
-    command = [environment / "bin" / "lmx", "serve", "--port", "0"]
+    command = [str(environment / "bin" / "lmx"), "serve", "--port", "0"]
     process = subprocess.Popen(
         command, cwd="/", env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
