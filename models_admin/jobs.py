@@ -1,0 +1,166 @@
+"""Jobs with a row: every run of a job program is recorded, shown while it runs, and can be cancelled.
+
+All methods belong to the server's event loop; rows are written in short transactions on Django's own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psutil
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError
+from django.db.models import Q
+
+from inference.records import EventSink
+from models_admin.job_protocol import Progress
+from models_admin.job_runner import JobFailed, OnProgress, run_program
+from models_admin.models import Job, JobState
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 10.0
+LEASE_S = 60.0
+_SAVE_EVERY_S = 1.0
+INTERRUPTED = "interrupted: the server ended while it ran"
+
+
+class Jobs:
+    """Runs and records job programs. ``events`` hears ``job.started``, ``job.done``, ``job.failed``, ..."""
+
+    def __init__(self, events: EventSink | None = None) -> None:
+        self._events = events
+        self._running: dict[int, asyncio.Task[Any]] = {}
+
+    async def start(self) -> list[int]:
+        """Mark jobs of servers that are gone as failed; return their ids. Call it once, before the first ``run``."""
+        return await sync_to_async(_fail_interrupted)()
+
+    async def stop(self) -> None:
+        """Cancel what runs and return when every child is gone."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def cancel(self, job_id: int) -> bool:
+        """End a running job; its ``run`` raises ``JobFailed``. False when no such job runs here."""
+        task = self._running.get(job_id)
+        return task is not None and task.cancel()
+
+    async def run(
+        self, kind: str, program: str, params: dict[str, Any], *, subject: str, on_progress: OnProgress
+    ) -> dict[str, Any]:
+        """See ``job_runner.Runner.run``. The row ends as done, failed or cancelled, whatever happens."""
+        job_id = await sync_to_async(_create)(kind, subject, params)
+        self._emit("started", job_id, kind, subject)
+        task = asyncio.create_task(self._work(job_id, program, params, on_progress), name=f"job {job_id} {kind}")
+        self._running[job_id] = task
+        state, error, result = JobState.FAILED, INTERRUPTED, dict[str, Any]()
+        try:
+            # Two ways to be cancelled: the caller is (that goes on up), or the job is by ``cancel`` (a refusal).
+            await asyncio.wait({task})
+            if task.cancelled():
+                state, error = JobState.CANCELLED, "cancelled"
+                raise JobFailed(f"The job {kind} {subject} was cancelled", code="job_cancelled")
+            result = task.result()
+            state, error = JobState.DONE, ""
+            return result
+        except JobFailed as failure:
+            error = failure.message
+            raise
+        except asyncio.CancelledError:
+            state, error = JobState.CANCELLED, "cancelled"
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        finally:
+            del self._running[job_id]
+            await asyncio.shield(_quietly(_finish, job_id, state, error, result))
+            self._emit(state.value, job_id, kind, subject, error=error)
+
+    async def _work(self, job_id: int, program: str, params: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+        latest = Progress("")
+
+        def keep(progress: Progress) -> None:
+            nonlocal latest
+            latest = progress
+            on_progress(progress)
+
+        async def save_forever() -> None:
+            saved, beat = latest, time.monotonic()
+            while True:
+                await asyncio.sleep(_SAVE_EVERY_S)
+                if latest is not saved or time.monotonic() - beat > HEARTBEAT_S:
+                    saved, beat = latest, time.monotonic()
+                    await _quietly(_save_progress, job_id, saved)
+
+        saver = asyncio.create_task(save_forever(), name=f"job {job_id} progress")
+        try:
+            return await run_program(program, params, keep)
+        finally:
+            saver.cancel()
+            await asyncio.wait({saver})
+            await asyncio.shield(_quietly(_save_progress, job_id, latest))
+
+    def _emit(self, what: str, job_id: int, kind: str, subject: str, **more: Any) -> None:
+        if self._events is not None:
+            self._events.emit(f"job.{what}", job=job_id, job_kind=kind, subject=subject, **more)
+
+
+async def _quietly(write: Any, *args: Any) -> None:
+    """A row that cannot be written must not end the work it describes."""
+    try:
+        await sync_to_async(write)(*args)
+    except DatabaseError as error:
+        log.warning("a job's row cannot be written: %s", error)
+
+
+def _create(kind: str, subject: str, params: dict[str, Any]) -> int:
+    now = datetime.now(UTC)
+    job = Job.objects.create(
+        kind=kind,
+        subject=subject,
+        params=params,
+        state=JobState.RUNNING,
+        lease_pid=os.getpid(),
+        heartbeat_at=now,
+        started_at=now,
+    )
+    return job.pk
+
+
+def _save_progress(job_id: int, progress: Progress) -> None:
+    Job.objects.filter(pk=job_id, state=JobState.RUNNING).update(
+        phase=progress.phase,
+        done=progress.done,
+        total=progress.total,
+        unit=progress.unit,
+        heartbeat_at=datetime.now(UTC),
+    )
+
+
+def _finish(job_id: int, state: JobState, error: str, result: dict[str, Any]) -> None:
+    Job.objects.filter(pk=job_id).update(
+        state=state, error=error, result=result, finished_at=datetime.now(UTC), lease_pid=None
+    )
+
+
+def _fail_interrupted() -> list[int]:
+    """A lease is lost when its process is gone, or has not been heard of for so long that its id means another."""
+    now = datetime.now(UTC)
+    unfinished = Job.objects.filter(Q(state=JobState.RUNNING) | Q(state=JobState.QUEUED))
+    lost = [job.pk for job in unfinished if not _is_leased(job, now)]
+    Job.objects.filter(pk__in=lost).update(state=JobState.FAILED, error=INTERRUPTED, finished_at=now, lease_pid=None)
+    return lost
+
+
+def _is_leased(job: Job, now: datetime) -> bool:
+    if job.lease_pid is None or job.heartbeat_at is None or job.lease_pid == os.getpid():
+        return False
+    return now - job.heartbeat_at < timedelta(seconds=LEASE_S) and psutil.pid_exists(job.lease_pid)
