@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.hf import from_tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from inference.errors import InvalidRequest, Unsupported
 from inference.ipc import OutputFormat
@@ -79,6 +80,11 @@ class Compiler:
         self._eos = sorted(token for token in eos if 0 <= token < self._vocabulary)
         self._tokens: LLTokenizer | None = None
         self._compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+
+    @property
+    def available(self) -> bool:
+        """Whether this model's tokenizer can be constrained at all."""
+        return isinstance(self._tokenizer, PreTrainedTokenizerFast)
 
     def compile(self, output_format: OutputFormat) -> Callable[[], Guide]:
         """A maker of fresh guides. Raises ``InvalidRequest`` that says what is wrong with schema or grammar."""

@@ -1,0 +1,244 @@
+"""The default backend: vllm-mlx loads the model and parses its answers, our own core steps it.
+
+Threads, beside those of ``base.Backend``: the stepping thread (``run``) only steps and hands its events on; the
+``text`` thread (``text.answers``) detokenises, parses, finds stop strings and emits one frame per step.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from inference import ipc
+from inference.errors import ModelUnavailable, Unsupported
+from inference.worker.backends.base import Emit
+from inference.worker.constraints.guide import Compiler
+from inference.worker.core.core import Core
+from inference.worker.core.types import CoreRequest, CoreStats
+from inference.worker.text.answers import Answer, Answers
+from inference.worker.text.chat import ChatTemplate
+from inference.worker.text.detok import TokenTable
+from inference.worker.text.dialect import Dialect, detect
+from inference.worker.text.prompts import Ready, TextModel
+from inference.worker.vllm_compat import loading, memory
+
+DEFAULT_SLOTS = 32
+_SLOWEST_RATE_WINDOW_S = 0.2
+
+
+@dataclass
+class _Rates:
+    """The last totals of the core and the rates between the two before, for ``stats``."""
+
+    at: float = 0.0
+    tokens: int = 0
+    prefilled: int = 0
+    tokens_per_second: float = 0.0
+    prefill_per_second: float = 0.0
+
+    def update(self, stats: CoreStats) -> None:
+        now = time.monotonic()
+        passed = now - self.at
+        if self.at and passed >= _SLOWEST_RATE_WINDOW_S:
+            self.tokens_per_second = (stats.tokens - self.tokens) / passed
+            self.prefill_per_second = (stats.prefilled - self.prefilled) / passed
+        if not self.at or passed >= _SLOWEST_RATE_WINDOW_S:
+            self.at, self.tokens, self.prefilled = now, stats.tokens, stats.prefilled
+
+
+class VllmMlxBackend:
+    """See ``base.Backend``. Usable after ``load`` has returned."""
+
+    name = "vllm_mlx"
+
+    def __init__(self) -> None:
+        self._core: Core
+        self._text: TextModel
+        self._answers: Answers
+        self._emit: Emit
+        self._ready: dict[str, Ready] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._rates = _Rates()
+
+    # ------------------------------------------------------------------------------------------------ main thread
+
+    def load(self, command: ipc.Load, emit: Emit) -> ipc.Loaded:
+        began = time.monotonic()
+        self._emit = emit
+        memory.set_limits(command.memory_limit_bytes, command.cache_limit_bytes)
+
+        def progress(phase: str, done: int = 0, total: int = 0) -> None:
+            emit([ipc.LoadProgress(phase, done, total)])
+
+        progress("import")
+        loaded = loading.load(
+            Path(command.path), command.model_id, trust_remote_code=command.trust_remote_code, progress=progress
+        )
+        progress("warmup")
+        loading.check_forward(loaded.model, min(loaded.eos, default=0))
+        self._core = Core(loaded.model, slots=command.slots or DEFAULT_SLOTS)
+        progress("tokenizer")
+        self._text = _text_model(loaded, command, self._core.vocab_size)
+        self._answers = Answers(emit, self._core.cancel)
+        return self._loaded(loaded, command, time.monotonic() - began)
+
+    def run(self) -> None:
+        self._answers.start()
+        try:
+            while not self._stopping.is_set():
+                events = self._core.step()
+                if events:
+                    self._answers.put(events)
+                elif not self._core.busy:
+                    self._core.wait_for_work()
+        finally:
+            self._core.cancel_all()
+            self._answers.close()
+
+    # -------------------------------------------------------------------------------------------------- CPU thread
+
+    def prepare(self, request: str, body: ipc.GenerateRequest) -> ipc.Prepared:
+        ready = self._text.ready(request, body)
+        with self._lock:
+            self._ready[request] = ready
+        return ipc.Prepared(request, prompt_tokens=len(ready.prompt.tokens))
+
+    def tokenize(self, text: str, add_special_tokens: bool) -> list[int]:
+        tokens: list[int] = self._text.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return tokens
+
+    def detokenize(self, token_ids: list[int]) -> str:
+        table = self._text.table
+        return table.decode(token_ids, visible=table.special)
+
+    def count(self, body: ipc.GenerateRequest) -> int:
+        return len(self._text.prompt(body).tokens)
+
+    def embed(self, inputs: list[str | list[int]], dimensions: int | None) -> NoReturn:
+        raise Unsupported("this model generates text; it makes no embeddings", param="model")
+
+    # -------------------------------------------------------------------------------------------------- any thread
+
+    def start(self, request: str, max_tokens: int) -> None:
+        with self._lock:
+            ready = self._ready.pop(request, None)
+        if ready is None:
+            self._emit([ipc.Failed(request, "invalid_request", "the request was not prepared")])
+            return
+        prompt, body = ready.prompt, ready.body
+        echo = prompt.text if body.echo else ""
+        self._answers.open(request, Answer(ready.plan, len(prompt.tokens), body.n, echo))
+        self._core.submit(
+            CoreRequest(
+                key=request,
+                prompt=prompt.tokens,
+                max_tokens=max(1, min(max_tokens, self._text.context - len(prompt.tokens))),
+                eos=ready.plan.eos,
+                sampling=body.sampling,
+                n=body.n,
+                constraints=ready.constraints,
+            )
+        )
+
+    def cancel(self, request: str) -> None:
+        with self._lock:
+            waiting = self._ready.pop(request, None)
+        if waiting is None:
+            self._core.cancel(request)
+
+    def set_limits(self, limits: ipc.SetLimits) -> None:
+        memory.set_limits(limits.memory_limit_bytes, limits.cache_limit_bytes)
+        if limits.slots is not None:
+            self._core.set_slots(limits.slots)
+
+    def stats(self) -> ipc.Stats:
+        core = self._core.stats()
+        self._rates.update(core)
+        return ipc.Stats(
+            active_bytes=memory.active_bytes(),
+            cache_bytes=memory.cache_bytes(),
+            peak_bytes=memory.peak_bytes(),
+            kv_bytes=core.kv_bytes,
+            running=core.running,
+            queued=core.queued,
+            step=core.step,
+            tokens_per_second=self._rates.tokens_per_second,
+            prefill_tokens_per_second=self._rates.prefill_per_second,
+        )
+
+    def step_number(self) -> int:
+        return self._core.stats().step
+
+    def busy(self) -> bool:
+        return self._answers.busy()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._core.wake()
+
+    # ----------------------------------------------------------------------------------------------------- helpers
+
+    def _loaded(self, loaded: loading.LoadedModel, command: ipc.Load, seconds: float) -> ipc.Loaded:
+        text = self._text
+        capabilities = ipc.Capabilities(
+            chat=text.template.available,
+            completion=True,
+            tools=text.template.tools,
+            reasoning=text.dialect.reasoning_parser is not None,
+            json_schema=text.compiler.available,
+            logprobs=True,
+            batching=self._core.batching,
+            tool_parser=text.dialect.tool_parser,
+            reasoning_parser=text.dialect.reasoning_parser,
+        )
+        return ipc.Loaded(
+            capabilities=capabilities,
+            context=text.context,
+            slots=(command.slots or DEFAULT_SLOTS) if self._core.batching else 1,
+            vocab_size=text.vocabulary,
+            weight_bytes=loaded.weight_bytes,
+            kv_bytes_per_token=self._core.kv_bytes_per_token,
+            seconds=seconds,
+            backend=self.name,
+        )
+
+
+def _text_model(loaded: loading.LoadedModel, command: ipc.Load, vocabulary: int) -> TextModel:
+    wrapper = loaded.tokenizer
+    tokenizer = getattr(wrapper, "_tokenizer", wrapper)
+    template = ChatTemplate(wrapper)
+    ids: dict[str, int] = tokenizer.get_vocab()
+    return TextModel(
+        tokenizer=tokenizer,
+        template=template,
+        table=TokenTable(tokenizer),
+        dialect=_dialect(template, ids, loaded, command),
+        compiler=Compiler(tokenizer, vocabulary, loaded.eos),
+        vocabulary=vocabulary,
+        context=min(loaded.context, command.context or loaded.context),
+        eos=loaded.eos,
+        ids=ids,
+    )
+
+
+def _dialect(template: ChatTemplate, ids: dict[str, int], loaded: loading.LoadedModel, command: ipc.Load) -> Dialect:
+    try:
+        return detect(
+            template.source,
+            ids,
+            loaded.config,
+            tools=template.tools,
+            tool_parser=command.tool_parser,
+            reasoning_parser=command.reasoning_parser,
+        )
+    except ValueError as error:
+        raise ModelUnavailable(str(error)) from error
+
+
+def open_backend() -> VllmMlxBackend:
+    """A fresh backend, for the worker process."""
+    return VllmMlxBackend()

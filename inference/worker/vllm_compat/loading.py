@@ -1,0 +1,192 @@
+"""Loads a text model with vllm-mlx's loader and says in one sentence why it could not.
+
+``MLXLanguageModel.load`` is what vllm-mlx itself calls: mlx-lm's loader plus its patches (Nemotron and DeepSeek
+tokenizers, vision weights left out of a text model, multi-token prediction). It needs neither torch nor
+``vllm_mlx.server``. What it lacks and this module adds:
+
+* damage is found before, from the safetensors headers alone: a file that is missing, truncated or no safetensors;
+* its errors are Python's; here each becomes one sentence;
+* no check that the weights make sense: one forward pass must give finite logits (vllm-mlx answers nonsense instead);
+* no limits: the longest context comes from config.json;
+* no code from a model's directory is run unless its owner allowed it (vllm-mlx never passes that on to mlx-lm).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from inference.errors import ModelUnavailable
+
+Progress = Callable[[str, int, int], None]
+"""Called with phase, bytes done and bytes in all."""
+
+UNKNOWN_CONTEXT = 4096
+"""Tokens, for a model whose files do not say how long its context is."""
+
+_PROGRESS_EVERY_S = 0.25
+_MAX_HEADER_BYTES = 100 * 1024 * 1024
+_CONTEXT_KEYS = (
+    "max_position_embeddings",
+    "max_sequence_length",
+    "max_seq_len",
+    "seq_length",
+    "n_positions",
+    "n_ctx",
+    "model_max_length",
+)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """``tokenizer`` is mlx-lm's wrapper; ``context`` in tokens; ``eos`` every token id that ends an answer."""
+
+    model: Any
+    tokenizer: Any
+    config: dict[str, Any]
+    context: int
+    weight_bytes: int
+    eos: frozenset[int]
+
+
+def load(path: Path, model_id: str, *, trust_remote_code: bool, progress: Progress) -> LoadedModel:
+    """Load on the calling thread. Raises ``ModelUnavailable`` with one sentence for people."""
+    config = read_config(path)
+    total = sum(_shard_bytes(shard) for shard in shards(path))
+    try:
+        with _Watch(total, progress):
+            model, tokenizer = _load(path, model_id, trust_remote_code)
+    except Exception as error:
+        raise ModelUnavailable(_reason(error, config)) from error
+    progress("weights", total, total)
+    weight_bytes = sum(int(array.nbytes) for _, array in tree_flatten(model.parameters()))
+    return LoadedModel(model, tokenizer, config, context_of(config, tokenizer), weight_bytes, _eos_of(tokenizer, path))
+
+
+def check_forward(model: Any, token: int) -> None:
+    """One forward pass over two tokens; weights that are damaged show here as numbers that are none."""
+    logits = model(mx.array([[token, token]]))
+    broken = mx.any(mx.isnan(logits)).item() or not mx.any(mx.isfinite(logits)).item()
+    if broken:
+        raise ModelUnavailable(
+            "the model's weights are damaged: a first forward pass gave values that are not numbers (NaN)"
+        )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        where = f"{path} has no config.json" if path.is_dir() else f"there is no model directory at {path}"
+        raise ModelUnavailable(where) from error
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"config.json cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelUnavailable("config.json is not a JSON object")
+    return config
+
+
+def shards(path: Path) -> list[Path]:
+    """The weight files, all there according to the index. Raises ``ModelUnavailable``."""
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise ModelUnavailable(f"{index.name} cannot be read: {error}") from error
+        missing = sorted(name for name in names if not (path / name).is_file())
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ModelUnavailable(f"the weight file {missing[0]}{more} is missing")
+    found = sorted(path.glob("model*.safetensors"))
+    if not found:
+        raise ModelUnavailable(f"{path} has no weight files (model*.safetensors)")
+    return found
+
+
+def context_of(config: dict[str, Any], tokenizer: Any = None) -> int:
+    """The longest context the model's files name, in tokens."""
+    for part in (config, config.get("text_config") or {}):
+        for key in _CONTEXT_KEYS:
+            value = part.get(key)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    value = getattr(tokenizer, "model_max_length", None)
+    return value if isinstance(value, int) and 0 < value < 100_000_000 else UNKNOWN_CONTEXT
+
+
+def _shard_bytes(shard: Path) -> int:
+    """The size of a weight file, which must be what its own header says."""
+    size = shard.stat().st_size
+    with shard.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(_MAX_HEADER_BYTES, size):
+            raise ModelUnavailable(f"the weight file {shard.name} is damaged: it is not a safetensors file")
+        try:
+            header = json.loads(file.read(length))
+            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ModelUnavailable(f"the weight file {shard.name} is damaged: its header cannot be read") from error
+    expected = 8 + length + int(end)
+    if size < expected:
+        raise ModelUnavailable(f"the weight file {shard.name} is truncated: {size} of {expected} bytes are there")
+    return size
+
+
+def _load(path: Path, model_id: str, trust_remote_code: bool) -> tuple[Any, Any]:
+    from vllm_mlx.models.llm import MLXLanguageModel
+
+    loader = MLXLanguageModel(str(path), trust_remote_code=trust_remote_code, model_id=model_id)
+    loader.load()
+    return loader.model, loader.tokenizer
+
+
+def _eos_of(tokenizer: Any, path: Path) -> frozenset[int]:
+    from vllm_mlx.utils.tokenizer import collect_eos_token_ids
+
+    return frozenset(int(token) for token in collect_eos_token_ids(tokenizer, path))
+
+
+def _reason(error: Exception, config: dict[str, Any]) -> str:
+    text = " ".join(str(error).split())
+    if "not supported" in text and "Model type" in text:
+        version = importlib.metadata.version("mlx-lm")
+        return f"the architecture {config.get('model_type')!r} is not supported by mlx-lm {version}"
+    if "parameters" in text and ("Missing" in text or "not in model" in text):
+        return f"the weights do not fit the model described in config.json: {text[:300]}"
+    if isinstance(error, MemoryError) or "[malloc" in text or "Unable to allocate" in text:
+        return f"there is not enough memory for the weights: {text[:300]}"
+    return f"loading failed: {type(error).__name__}: {text[:300]}"
+
+
+class _Watch:
+    """Reports how many bytes of the weights MLX holds while another thread loads them."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total = total
+        self._progress = progress
+        self._done = threading.Event()
+        self._before = mx.get_active_memory()
+        self._thread = threading.Thread(target=self._run, name="load progress", daemon=True)
+
+    def __enter__(self) -> None:
+        self._progress("weights", 0, self._total)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(_PROGRESS_EVERY_S):
+            held = mx.get_active_memory() - self._before
+            self._progress("weights", max(0, min(held, self._total)), self._total)
