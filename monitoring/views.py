@@ -17,6 +17,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
+from django_htmx.middleware import HtmxDetails
 
 from inference.engine import get_engine
 from inference.errors import LmxError
@@ -24,6 +25,7 @@ from inference.principal import Principal
 from inference.protocols import openai, serving
 from inference.protocols.errors import error_response
 from monitoring.actions import get_actions
+from monitoring.history import History
 from monitoring.hub import get_hub
 from monitoring.payloads import JOBS, MEMORY, STATUS
 from monitoring.sampler import disk_payload, get_sampler, latest
@@ -62,8 +64,8 @@ def principal_of(request: HttpRequest) -> Principal:
 
 def is_fragment(request: HttpRequest) -> bool:
     """Whether htmx asks for a part of the page."""
-    htmx = getattr(request, "htmx", None)
-    return bool(htmx) and not htmx.boosted
+    htmx: HtmxDetails | None = getattr(request, "htmx", None)
+    return htmx is not None and bool(htmx) and not htmx.boosted
 
 
 # ------------------------------------------------------------------------------------------------------------- pages
@@ -106,7 +108,8 @@ async def memory(request: HttpRequest) -> HttpResponse:
     if not span.isdecimal() or int(span) not in SPANS:
         return HttpResponseBadRequest("span is 300 or 3600\n", content_type="text/plain")
     sampler = get_sampler()
-    columns = sampler.history.columns(int(span), SPANS[int(span)]) if sampler else {"step": 1, "at": [], "models": {}}
+    history = sampler.history if sampler else History()
+    columns = history.columns(int(span), SPANS[int(span)])
     colours = {model: sampler.colour(model) for model in columns["models"]} if sampler else {}
     return JsonResponse({**columns, "colours": colours, "events": get_hub().recent(limit=EVENTS_SHOWN)})
 

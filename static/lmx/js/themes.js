@@ -3,7 +3,7 @@
 import { write } from "./format.js";
 
 const ORDER = ["system", "light", "dark"];
-const NAMES = { system: "System", light: "Light", dark: "Dark" };
+const NAMES = { system: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
 
 export const currentTheme = () => document.documentElement.dataset.theme ?? "system";
 
