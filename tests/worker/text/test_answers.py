@@ -1,0 +1,179 @@
+"""From the core's events to frames, with events made by hand."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from inference import ipc
+from inference.worker.core.types import (
+    ChoiceFinished,
+    CoreEvent,
+    PrefillProgress,
+    RequestFailed,
+    RowRef,
+    Started,
+    Tokens,
+)
+from inference.worker.text.answers import Answer, Answers
+from inference.worker.text.detok import TokenTable
+from inference.worker.text.output import OutputPlan
+from inference.worker.text.split import Part
+from inference.worker.text.stops import StopStrings
+from tests.material import EOS_TOKEN_ID, nano_model
+
+
+@cache
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(nano_model())
+
+
+@cache
+def table() -> TokenTable:
+    return TokenTable(tokenizer())
+
+
+def plan(request: str, **options: Any) -> OutputPlan:
+    return OutputPlan(request, table(), eos=frozenset({EOS_TOKEN_ID}), **options)
+
+
+class Rig:
+    """An ``Answers`` whose frames and cancels are kept."""
+
+    def __init__(self) -> None:
+        self.frames: queue.SimpleQueue[list[ipc.Event]] = queue.SimpleQueue()
+        self.cancelled: list[tuple[str, int | None]] = []
+        self.answers = Answers(self.frames.put, lambda key, choice: self.cancelled.append((key, choice)))
+        self.answers.start()
+
+    def step(self, *events: CoreEvent) -> list[ipc.Event]:
+        self.answers.put(list(events))
+        return self.frames.get(timeout=10)
+
+    def say(self, text: str, *rows: RowRef) -> list[ipc.Event]:
+        """Every row says ``text``, a letter for each step; the events of the last step."""
+        said: list[ipc.Event] = []
+        for token in tokenizer().encode(text):
+            said = self.step(Tokens(list(rows), [token] * len(rows)))
+        return said
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.answers.close()
+
+
+def test_it_works(rig: Rig) -> None:
+    rig.answers.open("r", Answer(plan("r"), prompt_tokens=7, n=1))
+    row = RowRef("r", 0)
+    assert rig.step(Started("r"), PrefillProgress("r", 7, 7)) == [ipc.Started("r"), ipc.Prefill("r", 7, 7)]
+    token = tokenizer().encode("a")[0]
+    assert rig.step(Tokens([row], [token])) == [ipc.Delta("r", content="a", token_ids=[token])]
+    delta, finished = rig.step(Tokens([row], [EOS_TOKEN_ID]), ChoiceFinished("r", 0, "stop", 7, 2))
+    assert delta == ipc.Delta("r", token_ids=[EOS_TOKEN_ID])
+    assert isinstance(finished, ipc.Finished)
+    assert finished.reason == "stop"
+    assert finished.usage == ipc.Usage(prompt_tokens=7, completion_tokens=2)
+    timings = finished.timings
+    assert 0 <= timings.queue_s <= timings.ttft_s <= timings.total_s
+
+
+def test_one_frame_holds_the_step_of_every_request(rig: Rig) -> None:
+    for key in ("a", "b"):
+        rig.answers.open(key, Answer(plan(key), 1, n=2))
+    rows = [RowRef(key, choice) for key in ("a", "b") for choice in (0, 1)]
+    frame = rig.say("x", *rows)
+    assert [(event.request, event.choice) for event in frame if isinstance(event, ipc.Delta)] == rows
+
+
+def test_a_stop_string_cancels_its_choice_alone_and_what_comes_later_is_not_counted(rig: Rig) -> None:
+    rig.answers.open("r", Answer(plan("r", stops=StopStrings(["b"])), 1, n=2))
+    one, two = RowRef("r", 0), RowRef("r", 1)
+    rig.say("a", one, two)
+    _, finished = rig.say("b", one)
+    assert isinstance(finished, ipc.Finished)
+    assert (finished.reason, finished.stop_sequence, finished.choice) == ("stop", "b", 0)
+    assert finished.usage.completion_tokens == 2
+    assert rig.cancelled == [("r", 0)]
+    [delta] = rig.say("c", one, two)
+    assert isinstance(delta, ipc.Delta)
+    assert delta.choice == 1
+    late = ChoiceFinished("r", 0, "cancelled", 1, 3)
+    [other] = rig.step(late, ChoiceFinished("r", 1, "length", 1, 2))
+    assert isinstance(other, ipc.Finished)
+    assert (other.choice, other.reason) == (1, "length")
+
+
+def test_a_cancelled_request_says_so(rig: Rig) -> None:
+    rig.answers.open("r", Answer(plan("r"), 1, n=1))
+    [finished] = rig.step(ChoiceFinished("r", 0, "cancelled", 1, 0))
+    assert isinstance(finished, ipc.Finished)
+    assert finished.reason == "cancelled"
+
+
+def test_a_failed_request_ends_with_its_reason(rig: Rig) -> None:
+    rig.answers.open("r", Answer(plan("r"), 1, n=2))
+    frame = rig.step(RequestFailed("r", "invalid_request", "no token is possible", "response_format"))
+    assert frame == [ipc.Failed("r", "invalid_request", "no token is possible", "response_format")]
+
+
+class Broken:
+    """A splitter that fails at a certain letter."""
+
+    thinking = False
+
+    def feed(self, text: str) -> list[Part]:
+        raise RuntimeError(f"cannot stand {text}")
+
+    def finish(self) -> list[Part]:
+        return []
+
+
+def test_a_defect_in_one_answer_ends_that_one_alone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.answers.open("bad", Answer(plan("bad", splitter=Broken), 1, n=1))
+    rig.answers.open("good", Answer(plan("good"), 1, n=1))
+    frame = rig.say("x", RowRef("bad", 0), RowRef("good", 0))
+    assert ipc.Failed("bad", "internal_error", "the answer's text failed: RuntimeError") in frame
+    assert any(isinstance(event, ipc.Delta) and event.request == "good" for event in frame)
+    assert rig.cancelled == [("bad", None)]
+    assert "cannot stand x" not in caplog.text
+
+
+def test_an_echo_comes_before_the_answer(rig: Rig) -> None:
+    rig.answers.open("r", Answer(plan("r"), 1, n=2, echo="Once"))
+    frame = rig.step(Started("r"))
+    assert frame[1:] == [ipc.Delta("r", content="Once"), ipc.Delta("r", choice=1, content="Once")]
+
+
+def test_events_of_unknown_requests_are_dropped(rig: Rig) -> None:
+    rig.answers.open("r", Answer(plan("r"), 1, n=1))
+    frame = rig.step(Started("x"), Tokens([RowRef("x", 0)], [9]), RequestFailed("x", "a", "b"), Started("r"))
+    assert frame == [ipc.Started("r")]
+
+
+def test_closing_fails_what_is_still_open() -> None:
+    rig = Rig()
+    rig.answers.open("r", Answer(plan("r"), 1, n=1))
+    assert rig.answers.busy()
+    rig.answers.close()
+    [failed] = rig.frames.get_nowait()
+    assert isinstance(failed, ipc.Failed)
+    assert failed.code == "model_unavailable"
+    assert not rig.answers.busy()
+
+
+def test_an_answer_is_open_until_its_last_event_is_out(rig: Rig) -> None:
+    rig.answers.open("r", Answer(replace(plan("r")), 1, n=1))
+    rig.step(ChoiceFinished("r", 0, "length", 1, 0))
+    rig.answers.open("other", Answer(plan("other"), 1, n=1))
+    rig.step(Started("other"))
+    assert rig.answers.busy()
+    rig.step(ChoiceFinished("other", 0, "length", 1, 0))
