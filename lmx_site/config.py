@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -178,7 +178,7 @@ def _from_text(section: str, key: str, text: str) -> Any:
     annotation = SECTIONS[section].model_fields[key].annotation
     if text.strip().lower() in ("null", "none"):
         return None
-    if get_origin(annotation) is list:
+    if get_origin(annotation) is list or any(get_origin(part) is list for part in get_args(annotation)):
         value = parse_scalar(text)
         return value if isinstance(value, list) else [part.strip() for part in text.split(",") if part.strip()]
     default = SECTIONS[section].model_fields[key].default

@@ -137,7 +137,7 @@ class ModelsSection(Section):
 
     default_model: Text | None = None
     models_directory: Directory | None = None
-    extra_directories: list[Directory] = []
+    extra_directories: list[Directory] | None = None
     auto_load: list[Text] = []
     aliases: dict[Text, Text] = {}
     quantization_preference: Text = "4bit"

@@ -59,7 +59,9 @@ def places(config: Config, home: Path) -> Places:
         else:
             warnings.append(f"models.models_directory {wanted} cannot be written; models go to {own}")
             roots = [own, wanted]
-    roots += [extra for extra in config.models.extra_directories if extra not in roots]
+    roots += [own] if own not in roots else []
+    extra = config.models.extra_directories
+    roots += [directory for directory in (known_directories() if extra is None else extra) if directory not in roots]
     log_file = home / "logs" / "server.log"
     if config.logging.file is not None:
         if _writable_file(config.logging.file):
@@ -67,6 +69,14 @@ def places(config: Config, home: Path) -> Places:
         else:
             warnings.append(f"logging.file {config.logging.file} cannot be written; the log goes to {log_file}")
     return Places(models, roots, log_file, warnings)
+
+
+def known_directories() -> list[Path]:
+    """Where LM Studio and the Hugging Face tools keep models, as far as that exists on this machine."""
+    env = os.environ
+    hub = env.get("HF_HUB_CACHE") or Path(env.get("HF_HOME") or "~/.cache/huggingface") / "hub"
+    candidates = [Path("~/.lmstudio/models"), Path("~/.cache/lm-studio/models"), Path(hub)]
+    return [full for full in (one.expanduser().absolute() for one in candidates) if full.is_dir()]
 
 
 def _writable_directory(directory: Path) -> bool:

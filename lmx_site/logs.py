@@ -90,5 +90,6 @@ def set_up(section: LoggingSection, file: Path) -> None:
     root.setLevel(section.level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(section.level)))
-    logging.getLogger("django.request").setLevel(logging.ERROR)  # 4xx are in the access line already
+    # Statuses are in the access lines already; here only what a view raised.
+    logging.getLogger("django.request").addFilter(lambda record: record.exc_info is not None)
     logging.getLogger("lmx.access").disabled = not section.access

@@ -87,7 +87,7 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
         status or "gone",  # the client left before there was an answer
         extra={
             "fields": {
-                "id": scope["lmx.request_id"],
+                "request": scope["lmx.request_id"],
                 "method": scope["method"],
                 "path": path,
                 "status": status,

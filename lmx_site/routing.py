@@ -7,7 +7,7 @@ from typing import Any
 from channels.routing import URLRouter
 from django.urls import re_path
 
-from monitoring.routing import websocket_urlpatterns
+from monitoring.consumers import LiveConsumer
 
 
 async def _unknown(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -16,4 +16,9 @@ async def _unknown(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "websocket.close"})
 
 
-websocket_application = URLRouter([*websocket_urlpatterns, re_path(r"", _unknown)])
+# ASGI applications are not views to the type checker, but URLRouter takes them in this place.
+_routes: list[Any] = [
+    re_path(r"^ws$", LiveConsumer.as_asgi()),  # type: ignore[arg-type]
+    re_path(r"", _unknown),  # type: ignore[arg-type]
+]
+websocket_application = URLRouter(_routes)

@@ -102,6 +102,8 @@ class Runtime:
         if self._telemetry is not None:
             await self._telemetry.stop()
         set_hub(None)
+        if self.catalog is not None:
+            self.catalog.close()
 
     async def _rescan(self) -> None:
         while self.catalog is not None:

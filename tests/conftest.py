@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 from django.conf import settings  # noqa: E402
 
 from lmx_site import access, policy  # noqa: E402
+from tests.live.process import LiveServer, fake_model  # noqa: E402
 
 # pytest-django has read the settings before this file is loaded, so their paths are set right here.
 settings.HOME = _HOME
@@ -54,3 +55,29 @@ def _edge_defaults() -> Iterator[None]:
     policy.set_policy(policy.Policy(frozenset(policy.own_names() | {"testserver"})))
     yield
     access.set_keys(access.Keys())
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
+    """A function that starts servers: each on a home with one fake model, with ``LMX_…`` variables as arguments."""
+    started: list[LiveServer] = []
+
+    def start(home: Path | None = None, *, wait: bool = True, **variables: str) -> LiveServer:
+        if home is None:
+            home = tmp_path / f"home-{len(started)}"
+            fake_model(home)
+        server = LiveServer(home, variables)
+        started.append(server)
+        return server.start() if wait else server.launch()
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture
+def lmx_server(start_server: Callable[..., LiveServer]) -> Iterator[LiveServer]:
+    """The real server with one fake model (``tests.live.process.MODEL``), stopped cleanly at the end."""
+    server = start_server()
+    yield server
+    assert server.stop() == 0, server.stderr

@@ -73,7 +73,8 @@ ROUTES = {"/broken": _broken, "/endless": _endless, "/silent": _silent, "/flood"
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 async def start() -> None:
