@@ -6,8 +6,6 @@ Sizes are in bytes, times are UTC.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from django.db import models
 
 
@@ -54,8 +52,8 @@ class ModelRecord(models.Model):
     vanished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        ordering: ClassVar = ["repo", "revision", "variant"]
-        indexes: ClassVar = [
+        ordering = ["repo", "revision", "variant"]
+        indexes = [
             models.Index(fields=["repo"]),
             models.Index(fields=["root"]),
             models.Index(fields=["disk_state"]),
@@ -82,8 +80,8 @@ class ModelFile(models.Model):
     verified_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        ordering: ClassVar = ["name"]
-        constraints: ClassVar = [models.UniqueConstraint(fields=["model", "name"], name="one_row_per_file")]
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["model", "name"], name="one_row_per_file")]
 
     def __str__(self) -> str:
         return self.name
@@ -123,8 +121,8 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        ordering: ClassVar = ["-id"]
-        indexes: ClassVar = [models.Index(fields=["state", "kind"])]
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["state", "kind"])]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.subject} ({self.state})"

@@ -18,6 +18,8 @@ from django.db import connection
 
 from inference.errors import ModelNotFound
 from models_admin import catalog as catalog_module
+from models_admin import row as row_module
+from models_admin import scan as scan_module
 from models_admin.catalog import DiskCatalog
 from models_admin.facts import read_facts
 from models_admin.manifest import NAME, FileEntry, Manifest, sha256_file, write_manifest
@@ -101,7 +103,7 @@ async def test_a_change_on_disk_is_seen_and_only_the_changed_is_read(
     copy(tmp_path / "one")
     copy(tmp_path / "two")
     read: list[str] = []
-    examine = catalog_module.examine
+    examine = row_module.examine
 
     def spy(found: Found) -> Row:
         read.append(found.path.name)
@@ -191,7 +193,7 @@ async def test_callers_share_one_scan_and_a_cancelled_one_harms_nobody(
 ) -> None:
     place(nano_model(), tmp_path / "m")
     gate, scans = threading.Event(), []
-    scan = catalog_module.scan
+    scan = scan_module.scan
 
     def gated(roots: list[Path]) -> object:
         scans.append(1)

@@ -1,0 +1,108 @@
+"""Django's admin at ``/inventory/``: the tables as they are.
+
+Everything is read-only: a scan, a hash or a running job knows these values, and a hand edit would only lie.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
+
+from models_admin.models import Job, ModelFile, ModelRecord
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+    RecordAdmin = admin.ModelAdmin[ModelRecord]
+    FileAdmin = admin.ModelAdmin[ModelFile]
+    JobsAdmin = admin.ModelAdmin[Job]
+    FileInline = admin.TabularInline[ModelFile, ModelRecord]
+else:
+    RecordAdmin = FileAdmin = JobsAdmin = admin.ModelAdmin
+    FileInline = admin.TabularInline
+
+
+class ReadOnly:
+    """Nothing can be added, changed or deleted here; looking needs the usual permission."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class FilesInline(ReadOnly, FileInline):
+    model = ModelFile
+    extra = 0
+    fields = ["name", "size", "sha256_expected", "sha256_actual", "verified_at"]
+
+
+@admin.register(ModelRecord)
+class ModelRecordAdmin(ReadOnly, RecordAdmin):
+    list_display = [
+        "repo",
+        "revision",
+        "architecture",
+        "quantization",
+        "weights",
+        "context_length",
+        "disk_state",
+        "problem",
+        "last_seen",
+    ]
+    list_filter = ["disk_state", "source", "architecture", "quantization"]
+    search_fields = ["repo", "revision", "path", "architecture", "problem"]
+    inlines = [FilesInline]
+    list_per_page = 50
+    show_full_result_count = False
+
+    @admin.display(description="weights", ordering="weight_bytes")
+    def weights(self, record: ModelRecord) -> str:
+        return filesizeformat(record.weight_bytes)
+
+
+@admin.register(ModelFile)
+class ModelFileAdmin(ReadOnly, FileAdmin):
+    list_display = ["model", "name", "bytes", "sha256_actual", "verified_at"]
+    list_filter = ["model__disk_state", "verified_at"]
+    list_select_related = ["model"]
+    search_fields = ["name", "sha256_actual", "sha256_expected", "model__repo"]
+    list_per_page = 50
+    show_full_result_count = False
+
+    @admin.display(description="size", ordering="size")
+    def bytes(self, file: ModelFile) -> str:
+        return filesizeformat(file.size)
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnly, JobsAdmin):
+    list_display = [
+        "id",
+        "kind",
+        "subject",
+        "state",
+        "phase",
+        "progress",
+        "error",
+        "created_at",
+        "finished_at",
+    ]
+    list_filter = ["state", "kind", "created_at"]
+    search_fields = ["subject", "error", "kind"]
+    list_per_page = 50
+
+    @admin.display(description="progress")
+    def progress(self, job: Job) -> str:
+        if not job.total:
+            return ""
+        if job.unit == "bytes":
+            return f"{filesizeformat(job.done)} of {filesizeformat(job.total)}"
+        return f"{job.done} of {job.total} {job.unit}"
