@@ -23,7 +23,14 @@ from inference.engine.runs import Lease
 from inference.engine.settings import EngineSettings
 from inference.engine.supervisor import Supervisor
 from inference.engine.watchdog import Watchdog
-from inference.errors import Conflict, DeadlineExceeded, LmxError, ModelUnavailable, TooManyRequests, WorkerDied
+from inference.errors import (
+    DeadlineExceeded,
+    LmxError,
+    ModelUnavailable,
+    RequestCancelled,
+    TooManyRequests,
+    WorkerDied,
+)
 from inference.ipc import GenerateRequest
 from inference.records import EventSink, RecordSink, RequestRecord
 
@@ -81,7 +88,7 @@ class WorkerEngine:
         self._events = events
         self._watch = MemoryWatch(memory, settings)
         self._supervisor = Supervisor(settings, self._watch, events, self._kv_promise)
-        self._watchdog = Watchdog(settings, self._supervisor.kill_wedged)
+        self._watchdog = Watchdog(settings, lambda client, cause: client.child.kill(cause))
         self._outcomes = Outcomes()
         self._pending: dict[str, _Pending] = {}
         self._running: dict[RunningGeneration, _Holding] = {}
@@ -97,7 +104,7 @@ class WorkerEngine:
         ]
 
     async def stop(self, drain_s: float) -> None:
-        """See the contract. Answers still open at the end of the drain get ``Finished(cancelled)``."""
+        """See the contract. Answers still open at the end of the drain get ``Failed(model_unavailable)``."""
         try:
             await self._supervisor.stop(drain_s)
         except Exception:
@@ -137,9 +144,9 @@ class WorkerEngine:
         except asyncio.CancelledError:
             ours = pending.was_ours()
             record.cancelled_by = record.cancelled_by or "client"
-            self._close(record, "cancelled", Conflict.status if ours else 499)
+            self._close(record, RequestCancelled.code, RequestCancelled.status if ours else 499)
             if ours:
-                raise Conflict(f"the request was cancelled by {record.cancelled_by}", code="cancelled") from None
+                raise RequestCancelled(f"the request was cancelled by {record.cancelled_by}") from None
             raise
         except LmxError as error:
             self._close(record, error.code, error.status)

@@ -13,7 +13,7 @@ from typing import Self
 
 from inference import ipc
 from inference.engine.worker_client import WorkerClient
-from inference.errors import from_code
+from inference.errors import ModelUnavailable, from_code
 from inference.records import RequestRecord
 
 
@@ -90,9 +90,14 @@ class RunningGeneration:
     # ------------------------------------------------------------------------------------------------- producer
 
     def push(self, event: ipc.RequestEvent) -> None:
-        """Take one event of the worker's; called for every token of every stream, so it stays short."""
+        """Take one event of the worker's; called for every token of every stream, so it stays short.
+
+        A cancel that nobody asked for is the worker's at the end of its drain: a failure in the eyes of the client.
+        """
         if self.ended:
             return
+        if type(event) is ipc.Finished and event.reason == "cancelled" and self.cancelled_at is None:
+            event = ipc.Failed(self.key, ModelUnavailable.code, "the model was unloaded before the answer was complete")
         self.last_progress = time.monotonic()
         last = False
         if type(event) is ipc.Delta:

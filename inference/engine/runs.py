@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from inference import ipc
 from inference.catalog import ModelRef
 from inference.engine.admission import SlotQueue
+from inference.engine.child import ChildExit
 from inference.engine.contract import ModelStatus, RunState
+from inference.engine.crashes import Stopped
 from inference.engine.worker_client import WorkerClient
+from inference.errors import LmxError, ModelUnavailable, TooManyRequests, WorkerDied
 
 
 class Lease:
@@ -121,3 +126,26 @@ class ModelRun:
             stats=client.stats if client is not None else None,
             recent_stderr=list(client.child.recent_lines) if client is not None else self.recent_lines,
         )
+
+
+def shutting_down() -> ModelUnavailable:
+    return ModelUnavailable("the server is shutting down", retry_after=5)
+
+
+def death_of(run: ModelRun, death: ChildExit) -> WorkerDied:
+    return WorkerDied(f"the process of {run.id} died: {death.cause}", retry_after=1)
+
+
+def refusal_to_wait(run: ModelRun, stopped: Stopped | None, queue_limit: int) -> LmxError | None:
+    """Why one more waiter for this model is sent away at once; None if it may wait."""
+    if run.ref.problem is not None:
+        return ModelUnavailable(f"{run.id} cannot be loaded: {run.ref.problem}")
+    if stopped is not None:
+        return ModelUnavailable(f"{run.id} is {stopped.reason}", retry_after=max(1.0, stopped.until - time.time()))
+    wait_s = run.retry_at - time.monotonic()
+    if run.failed_loads and wait_s > 0:
+        return ModelUnavailable(f"{run.id} failed to load: {run.reason}", retry_after=math.ceil(wait_s))
+    waiting = sum(waiter.here for waiter in run.waiters)
+    if waiting >= queue_limit:
+        return TooManyRequests(f"{waiting} requests wait for {run.id} already", retry_after=5)
+    return None

@@ -30,10 +30,10 @@ from inference.engine.ledger import KvPromise, Ledger
 from inference.engine.mailbox import Mailbox
 from inference.engine.memory import MemoryWatch
 from inference.engine.policy import Load, Refuse, refusal
-from inference.engine.runs import Lease, ModelRun, Waiter
+from inference.engine.runs import Lease, ModelRun, Waiter, death_of, refusal_to_wait, shutting_down
 from inference.engine.settings import EngineSettings
 from inference.engine.worker_client import WorkerClient
-from inference.errors import LmxError, ModelUnavailable, TooManyRequests, WorkerDied
+from inference.errors import LmxError, ModelUnavailable
 from inference.records import EventSink
 
 _TICK_S = 1.0
@@ -90,13 +90,11 @@ class Supervisor:
 
     async def unload(self, model_id: str) -> None:
         """Return when the model's memory is back. A failed or stopped model is reset to unloaded."""
+        if not self._granting:
+            raise shutting_down()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._post(partial(self._unload, model_id, done))
         await done
-
-    def kill_wedged(self, client: WorkerClient, cause: str) -> None:
-        """End a worker that does not step any more; it counts as a crash."""
-        client.child.kill(cause)
 
     def wake_queues(self) -> None:
         for run in self.runs.values():
@@ -118,8 +116,6 @@ class Supervisor:
             if run.client is not None:
                 run.client.child.kill()
 
-    # -------------------------------------------------------------------------------------------------- the loop
-
     async def _settle(self) -> None:
         if self._demands:
             await self.ledger.measure()
@@ -134,6 +130,8 @@ class Supervisor:
     # -------------------------------------------------------------------------------------------- wanting and granting
 
     async def _want(self, ref: ModelRef, *, by_owner: bool, change: Callable[[ModelRun], None] | None) -> Lease | None:
+        if not self._granting:
+            raise shutting_down()
         waiter = Waiter(asyncio.get_running_loop().create_future(), by_owner)
         self._post(partial(self._on_want, ref, waiter, change))
         try:
@@ -154,7 +152,7 @@ class Supervisor:
             run.ref = ref
         if change is not None:
             change(run)
-        error = self._refusal(run, waiter)
+        error = self._refusal(run)
         if error is not None:
             waiter.refuse(error)
         elif run.state == "ready":
@@ -175,23 +173,15 @@ class Supervisor:
         if differs and run.state == "ready":
             self._leave(run, "loaded again with other bounds", self._settings.drain_s)
 
-    def _refusal(self, run: ModelRun, waiter: Waiter) -> LmxError | None:
-        """Why this waiter cannot even wait."""
+    def _refusal(self, run: ModelRun) -> LmxError | None:
         if not self._granting:
-            return ModelUnavailable("the server is shutting down", retry_after=5)
-        if run.ref.problem is not None:
-            run.state, run.reason = "failed", run.ref.problem
-            return ModelUnavailable(f"{run.id} cannot be loaded: {run.ref.problem}")
+            return shutting_down()
         stopped = self._crashes.stopped(run.id)
         if stopped is not None:
             run.state, run.reason = "stopped-after-crashes", stopped.reason
-            return ModelUnavailable(f"{run.id} is {stopped.reason}", retry_after=max(1.0, stopped.until - time.time()))
-        wait_s = run.retry_at - time.monotonic()
-        if run.failed_loads and wait_s > 0:
-            return ModelUnavailable(f"{run.id} failed to load: {run.reason}", retry_after=round(wait_s + 0.5))
-        if sum(w.here for w in run.waiters) >= self._settings.queue_limit:
-            return TooManyRequests(f"{len(run.waiters)} requests wait for {run.id} already", retry_after=5)
-        return None
+        elif run.ref.problem is not None:
+            run.state, run.reason = "failed", run.ref.problem
+        return refusal_to_wait(run, stopped, self._settings.queue_limit)
 
     def _grant(self, run: ModelRun, waiter: Waiter) -> None:
         """A grant counts only if the waiter is still there, else the model would stay busy for ever."""
@@ -252,7 +242,7 @@ class Supervisor:
     async def _load(self, run: ModelRun, command: ipc.Load) -> None:
         hooks = LaunchHooks(
             on_spawn=lambda client: self._post(partial(setattr, run, "client", client)),
-            on_exit=lambda client, death: self._post(partial(self._died, run, client, death)),
+            on_exit=partial(self._exited, run),
             on_progress=lambda progress: self._post(partial(setattr, run, "progress", progress)),
             on_log=lambda line: self._events.emit("worker.log", model=run.id, level=line.level, message=line.message),
         )
@@ -306,12 +296,17 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------ crashing and leaving
 
+    def _exited(self, run: ModelRun, client: WorkerClient, death: ChildExit) -> None:
+        """Called in the turn that noticed it: a slot that its failing answers free must not be granted again."""
+        if run.client is client and run.queue is not None and not death.wanted:
+            run.queue.close(death_of(run, death))
+        self._post(partial(self._died, run, client, death))
+
     def _died(self, run: ModelRun, client: WorkerClient, death: ChildExit) -> None:
         """A worker that was ready is dead. A loading or leaving one is watched by its own task."""
         if run.client is not client or run.state != "ready":
             return
-        error = WorkerDied(f"the process of {run.id} died: {death.cause}", retry_after=1)
-        self._dismiss(run, error)
+        self._dismiss(run, death_of(run, death))
         self._note_crash(run, death.cause, list(client.child.recent_lines))
         self._mailbox.spawn(self._vanish(run, client, None), f"clean up {run.id}")
 
@@ -387,13 +382,11 @@ class Supervisor:
         self._granting = False
         self._demands.clear()
         for run in self.runs.values():
-            run.refuse_all(ModelUnavailable("the server is shutting down", retry_after=5))
+            run.refuse_all(shutting_down())
             if run.state == "ready":
                 self._leave(run, "the server is shutting down", drain_s)
             elif run.load_task is not None:
                 run.load_task.cancel()
-
-    # --------------------------------------------------------------------------------------------------- memory
 
     def _post_evict(self, model_id: str, why: str) -> None:
         self._post(partial(self._evict, model_id, why))

@@ -27,7 +27,7 @@ def ping_frame(nonce: int) -> bytes:
 
 
 class WorkerClient:
-    """One worker process. ``on_exit`` is called once, after its requests have been told."""
+    """One worker process. ``on_exit`` is called once, right before its open requests are told of its death."""
 
     def __init__(
         self,
@@ -238,6 +238,7 @@ class WorkerClient:
         self.child.expect_exit()
 
     def _take_exit(self, death: ChildExit) -> None:
+        self._on_exit(self, death)
         error = self._died()
         for key, sink in list(self._sinks.items()):
             sink(ipc.Failed(key, error.code, error.message))
@@ -245,7 +246,6 @@ class WorkerClient:
             if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()
-        self._on_exit(self, death)
 
     def _died(self) -> LmxError:
         death = self.child.death

@@ -1,0 +1,130 @@
+"""The vocabulary spoken between the web process and its child processes, and its byte format.
+
+Both sides exchange *frames* over a Unix socket pair. A frame is a 4-byte big-endian length followed by that many
+bytes of msgpack: a list of commands (web to worker) or a list of events (worker to web). A worker sends one frame
+per engine step, holding the events of every running request. ``frames`` alone knows the byte format; the package
+imports neither Django nor MLX, so that both sides can load it.
+
+Units: sizes in bytes, times in seconds unless the name says ``_ms``, token counts in tokens.
+"""
+
+from __future__ import annotations
+
+from inference.ipc.commands import (
+    AnyCommand,
+    Cancel,
+    Command,
+    Count,
+    Detokenize,
+    Drain,
+    Embed,
+    Load,
+    Ping,
+    Prepare,
+    SaveCache,
+    SetLimits,
+    Start,
+    Tokenize,
+)
+from inference.ipc.events import (
+    AnyEvent,
+    CacheSaved,
+    Capabilities,
+    Counted,
+    Delta,
+    Drained,
+    Embedded,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Hello,
+    Loaded,
+    LoadFailed,
+    LoadProgress,
+    Log,
+    Pong,
+    Prefill,
+    Prepared,
+    RequestEvent,
+    Started,
+    Stats,
+    Text,
+    Timings,
+    TokenLogprob,
+    Tokens,
+    ToolFragment,
+    TopLogprob,
+    Usage,
+)
+from inference.ipc.frames import (
+    MAX_FRAME_BYTES,
+    FrameError,
+    FrameSplitter,
+    decode_commands,
+    decode_events,
+    encode_frame,
+)
+from inference.ipc.requests import (
+    GenerateRequest,
+    OutputFormat,
+    Sampling,
+)
+
+PROTOCOL_VERSION = 1
+
+__all__ = [
+    "MAX_FRAME_BYTES",
+    "PROTOCOL_VERSION",
+    "AnyCommand",
+    "AnyEvent",
+    "CacheSaved",
+    "Cancel",
+    "Capabilities",
+    "Command",
+    "Count",
+    "Counted",
+    "Delta",
+    "Detokenize",
+    "Drain",
+    "Drained",
+    "Embed",
+    "Embedded",
+    "Event",
+    "Failed",
+    "FinishReason",
+    "Finished",
+    "FrameError",
+    "FrameSplitter",
+    "GenerateRequest",
+    "Hello",
+    "Load",
+    "LoadFailed",
+    "LoadProgress",
+    "Loaded",
+    "Log",
+    "OutputFormat",
+    "Ping",
+    "Pong",
+    "Prefill",
+    "Prepare",
+    "Prepared",
+    "RequestEvent",
+    "Sampling",
+    "SaveCache",
+    "SetLimits",
+    "Start",
+    "Started",
+    "Stats",
+    "Text",
+    "Timings",
+    "TokenLogprob",
+    "Tokenize",
+    "Tokens",
+    "ToolFragment",
+    "TopLogprob",
+    "Usage",
+    "decode_commands",
+    "decode_events",
+    "encode_frame",
+]

@@ -1,0 +1,100 @@
+"""What the web process asks of a worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from inference.ipc.requests import GenerateRequest
+
+
+class Command(Struct, omit_defaults=True, tag_field="type", tag=str.lower):
+    """Base of everything the web process asks of a worker."""
+
+
+class Load(Command, tag="load"):
+    """Load the model at ``path``. ``context`` and ``slots`` are upper bounds; None lets the worker choose."""
+
+    path: str
+    model_id: str
+    context: int | None = None
+    slots: int | None = None
+    memory_limit_bytes: int | None = None
+    cache_limit_bytes: int | None = None
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    trust_remote_code: bool = False
+    options: dict[str, Any] = {}
+
+
+class Prepare(Command, tag="prepare"):
+    """Template, tokenise and validate on the CPU thread; answered by ``Prepared`` or ``Failed``. Nothing runs yet."""
+
+    request: str
+    body: GenerateRequest
+
+
+class Start(Command, tag="start"):
+    """Run a prepared request. ``max_tokens`` is the final bound after admission."""
+
+    request: str
+    max_tokens: int
+
+
+class Cancel(Command, tag="cancel"):
+    """End a request wherever it is (prepare, queue, prefill, decode) before its next step. Unknown ids are ignored."""
+
+    request: str
+
+
+class Tokenize(Command, tag="tokenize"):
+    request: str
+    text: str
+    add_special_tokens: bool = True
+
+
+class Detokenize(Command, tag="detokenize"):
+    request: str
+    token_ids: list[int]
+
+
+class Count(Command, tag="count"):
+    """Count the prompt tokens of a request as the model's template makes them."""
+
+    request: str
+    body: GenerateRequest
+
+
+class Embed(Command, tag="embed"):
+    request: str
+    inputs: list[str | list[int]]
+    dimensions: int | None = None
+
+
+class SetLimits(Command, tag="set_limits"):
+    memory_limit_bytes: int | None = None
+    cache_limit_bytes: int | None = None
+    slots: int | None = None
+
+
+class Drain(Command, tag="drain"):
+    """Finish what runs within ``deadline_s`` (then cancel it), refuse new starts, answer ``Drained`` and exit 0."""
+
+    deadline_s: float = 10.0
+
+
+class SaveCache(Command, tag="save_cache"):
+    request: str
+    directory: str
+
+
+class Ping(Command, tag="ping"):
+    """A heartbeat; answered by ``Pong`` from the socket thread, with the stepping thread's step number."""
+
+    nonce: int
+
+
+AnyCommand = (
+    Load | Prepare | Start | Cancel | Tokenize | Detokenize | Count | Embed | SetLimits | Drain | SaveCache | Ping
+)
