@@ -191,9 +191,6 @@ async def cancel_request(request: HttpRequest) -> HttpResponseBase:
     return _json({"id": wanted.id, "status": "cancelled"})
 
 
-api.complete()
-
-
 def _json(value: Any, status: int = 200) -> HttpResponseBase:
     return json_response(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS), status)
 

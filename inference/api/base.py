@@ -1,4 +1,4 @@
-"""``JsonApi``: a ninja API whose every answer is JSON in the shape of its protocol, also 404, 405 and 500.
+"""``JsonApi``: a ninja API whose every error is JSON in the shape of its protocol (the edge does that for 405).
 
 Bodies are parsed by ``inference.protocols``, not by ninja: its schemas are slower per request and word errors in its
 own way. They are described to the OpenAPI document by ``openapi_extra`` instead.
@@ -19,14 +19,13 @@ from ninja.errors import HttpError, ValidationError
 from pydantic import BaseModel
 
 from inference.api.deps import require
-from inference.errors import BodyTooLarge, InternalError, InvalidRequest, LmxError, MethodNotAllowed, NotFound
+from inference.errors import BodyTooLarge, InternalError, InvalidRequest, LmxError, NotFound
 from inference.principal import Scope
 from inference.protocols.errors import error_response
 
 log = logging.getLogger(__name__)
 
 View = Callable[..., Awaitable[HttpResponseBase]]
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _SCHEMAS = "#/components/schemas/"
 
 _ERROR_SCHEMA: dict[str, Any] = {
@@ -48,7 +47,7 @@ _ERROR_SCHEMA: dict[str, Any] = {
 
 
 class JsonApi(NinjaAPI):
-    """Register views with ``route``; call ``complete`` after the last."""
+    """An API whose views are registered with ``route``. ``routes`` maps each path to its methods."""
 
     def __init__(self, *, prefix: str, title: str, version: str, description: str) -> None:
         name = "lmx-" + prefix.strip("/")
@@ -91,13 +90,6 @@ class JsonApi(NinjaAPI):
             return view
 
         return register
-
-    def complete(self) -> None:
-        """Answer every other method of every path with a JSON 405."""
-        for path, methods in self.routes.items():
-            refusal = _refusal(methods)
-            for spelling in [path] if path.endswith("}") else [path, path + "/"]:
-                self.api_operation(_METHODS, spelling, include_in_schema=False)(refusal)
 
     def on_exception(self, request: HttpRequest, exc: Any) -> HttpResponse:
         error = _as_lmx_error(exc)
@@ -146,19 +138,6 @@ def _guarded(view: View, scope: Scope) -> View:
         return await view(request, *args, **kwargs)
 
     return guarded
-
-
-def _refusal(methods: list[str]) -> View:
-    allowed = [*methods, "HEAD"] if "GET" in methods else list(methods)
-    words = " or ".join(methods)
-
-    async def refuse_method(request: HttpRequest, **captured: Any) -> HttpResponseBase:
-        raise MethodNotAllowed(
-            f"{request.method} is not allowed on {request.path_info[:200]}; use {words}",
-            details={"allowed_methods": allowed},
-        )
-
-    return refuse_method
 
 
 def _as_lmx_error(error: Exception) -> LmxError:

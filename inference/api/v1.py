@@ -77,9 +77,6 @@ async def retrieve_model(request: HttpRequest, model_id: str) -> HttpResponseBas
     return json_response(orjson.dumps(model_object(ref, _states().get(ref.id), name)))
 
 
-api.complete()
-
-
 async def _serve(request: HttpRequest, parse: Callable[..., Call]) -> HttpResponseBase:
     asker: Principal = principal(request)
     call = parse(request.body, asker, strict=services().strict)

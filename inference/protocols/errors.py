@@ -61,8 +61,6 @@ def error_headers(error: LmxError) -> dict[str, str]:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if "allowed_methods" in error.details:
-        headers["Allow"] = ", ".join(error.details["allowed_methods"])
     return headers
 
 
