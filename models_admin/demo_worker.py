@@ -28,6 +28,7 @@ from models_admin.job_child import JobError, Reporter, run_job
 from models_admin.manifest import FileEntry, Manifest, sha256_file, write_manifest
 from models_admin.row import examine
 from models_admin.scan import scan
+from models_admin.tied import tied_command
 
 _PARTIAL = ".partial-demo"
 _CHUNK = 1 << 20
@@ -118,7 +119,7 @@ def _download(scratch: Path, cache: Path, report: Reporter) -> Path:
     """Run pip; its progress is read off the file that grows, which every version of pip has in common."""
     temporary, files = scratch / "tmp", scratch / "files"
     temporary.mkdir()
-    command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir"]
+    command = tied_command("pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir")
     command += ["--disable-pip-version-check", "--only-binary", ":all:", "--retries", "2", "--dest", str(files)]
     log_path = scratch / "pip.log"
     with log_path.open("wb") as log:

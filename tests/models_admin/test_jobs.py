@@ -1,0 +1,195 @@
+"""Jobs: real child processes, real rows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+from asgiref.sync import sync_to_async
+
+from models_admin import jobs as jobs_module
+from models_admin.job_protocol import Progress
+from models_admin.job_runner import JobFailed, PlainRunner, run_program
+from models_admin.jobs import INTERRUPTED, Jobs
+from models_admin.models import Job, JobState
+
+PROGRAM = "tests.models_admin.job_program"
+ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+
+
+class Sink:
+    """Keeps domain events."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+
+    def emit(self, kind: str, /, **fields: Any) -> None:
+        self.seen.append((kind, fields))
+
+
+class Watch:
+    """Keeps progress and says when the first arrived."""
+
+    def __init__(self) -> None:
+        self.seen: list[Progress] = []
+        self.first = asyncio.Event()
+
+    def __call__(self, progress: Progress) -> None:
+        self.seen.append(progress)
+        self.first.set()
+
+    async def pids(self) -> list[psutil.Process]:
+        """The job and its own child, from the phase that ``wait`` reports."""
+        await asyncio.wait_for(self.first.wait(), 30)
+        return [psutil.Process(int(pid)) for pid in self.seen[0].phase.split()]
+
+
+async def in_db(work: Callable[[], T]) -> T:
+    return await sync_to_async(work)()
+
+
+def ended(process: psutil.Process) -> bool:
+    """Wait until a process that is not ours is gone (or a zombie that its parent has yet to reap)."""
+    try:
+        process.wait(20)
+    except psutil.TimeoutExpired:
+        return process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+async def test_progress_and_result() -> None:
+    watch = Watch()
+    result = await PlainRunner().run("k", PROGRAM, {"do": "count", "a": 1, "b": 2}, subject="", on_progress=watch)
+    assert result == {"sum": 3}
+    assert watch.seen[0] == Progress("counting", 0, 1000, "steps")
+    assert watch.seen[-1] == Progress("counting", 1000, 1000, "steps")
+    assert len(watch.seen) < 1001, "progress is thinned out"
+
+
+@pytest.mark.parametrize(
+    ("do", "says"),
+    [
+        ("refuse", "It cannot be done today."),
+        ("disk full", "The disk is full"),
+        ("no access", "/there: Permission denied"),
+        ("defect", "a defect of the program"),
+        ("die", "SIGKILL"),
+        ("babble", "not of this protocol"),
+    ],
+)
+async def test_every_end_is_one_sentence(do: str, says: str) -> None:
+    with pytest.raises(JobFailed) as failure:
+        await run_program(PROGRAM, {"do": do}, Watch())
+    assert says in failure.value.message
+    assert "\n" not in failure.value.message
+
+
+async def test_a_program_that_does_not_exist() -> None:
+    with pytest.raises(JobFailed, match="No module named"):
+        await run_program("models_admin.no_such_program", {}, Watch())
+
+
+async def test_a_cancelled_caller_leaves_no_process() -> None:
+    watch = Watch()
+    task = asyncio.create_task(run_program(PROGRAM, {"do": "wait"}, watch))
+    processes = await watch.pids()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert all(ended(process) for process in processes)
+
+
+async def test_a_job_dies_with_its_server() -> None:
+    code = f"""
+import asyncio
+from models_admin.job_runner import run_program
+asyncio.run(run_program({PROGRAM!r}, {{"do": "wait"}}, lambda progress: print(progress.phase, flush=True)))
+"""
+    server = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=ROOT, stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    line = await asyncio.wait_for(server.stdout.readline(), 30)
+    processes = [psutil.Process(int(pid)) for pid in line.split()]
+    server.kill()
+    await server.wait()
+    assert all(ended(process) for process in processes)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_row_tells_the_whole_story() -> None:
+    sink = Sink()
+    jobs = Jobs(sink)
+    await jobs.run("sum", PROGRAM, {"do": "count", "a": 1, "b": 2}, subject="1+2", on_progress=Watch())
+    job = await in_db(Job.objects.get)
+    assert (job.state, job.result, job.error, job.lease_pid) == (JobState.DONE, {"sum": 3}, "", None)
+    assert (job.kind, job.subject, job.phase, job.done, job.total, job.unit) == (
+        "sum",
+        "1+2",
+        "counting",
+        1000,
+        1000,
+        "steps",
+    )
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    assert [kind for kind, _ in sink.seen] == ["job.started", "job.done"]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_failure_is_recorded() -> None:
+    with pytest.raises(JobFailed):
+        await Jobs().run("k", PROGRAM, {"do": "refuse"}, subject="", on_progress=Watch())
+    job = await in_db(Job.objects.get)
+    assert (job.state, job.error) == (JobState.FAILED, "It cannot be done today.")
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_cancel_stop_and_a_cancelled_caller_are_recorded() -> None:
+    jobs = Jobs()
+    watches = [Watch(), Watch(), Watch()]
+    tasks = [asyncio.create_task(jobs.run("k", PROGRAM, {"do": "wait"}, subject="", on_progress=w)) for w in watches]
+    processes = [process for watch in watches for process in await watch.pids()]
+    running = await in_db(lambda: list(Job.objects.filter(state=JobState.RUNNING, lease_pid=os.getpid())))
+    assert len(running) == 3
+    tasks[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    left = await in_db(lambda: list(Job.objects.filter(state=JobState.RUNNING).values_list("pk", flat=True)))
+    assert jobs.cancel(left[0])
+    assert not jobs.cancel(10**6)
+    await jobs.stop()
+    for task in tasks[1:]:
+        with pytest.raises(JobFailed, match="cancelled"):
+            await task
+    states = await in_db(lambda: set(Job.objects.values_list("state", flat=True)))
+    assert states == {JobState.CANCELLED}
+    assert all(ended(process) for process in processes)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_jobs_of_dead_servers_are_failed_and_those_of_living_ones_left() -> None:
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
+    now = datetime.now(UTC)
+
+    def make(pid: int | None, age_s: float) -> int:
+        beat = now - timedelta(seconds=age_s)
+        return Job.objects.create(kind="k", state=JobState.RUNNING, lease_pid=pid, heartbeat_at=beat).pk
+
+    def fill() -> tuple[list[int], int]:
+        dead = [make(None, 0), make(gone.pid, 0), make(os.getpid(), 0), make(os.getppid(), jobs_module.LEASE_S + 1)]
+        return dead, make(os.getppid(), 0)
+
+    dead, alive = await in_db(fill)
+    assert await Jobs().start() == sorted(dead, reverse=True)
+    rows = await in_db(lambda: {job.pk: (job.state, job.error) for job in Job.objects.all()})
+    assert {rows[pk] for pk in dead} == {(JobState.FAILED, INTERRUPTED)}
+    assert rows[alive] == (JobState.RUNNING, "")
