@@ -19,7 +19,7 @@ import msgspec
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from inference.principal import Principal
-from monitoring.hub import MAX_TOPICS, Frame, Hub, Subscription, get_hub
+from monitoring.hub import MAX_TOPICS, Frame, Subscription, get_hub
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,12 @@ _decode = msgspec.json.Decoder(Subscribe | Ack | Visible).decode
 class LiveConsumer(AsyncWebsocketConsumer):
     """One page. Its sending task is the only one to send batches."""
 
-    hub: Hub | None = None
     stall_s = STALL_S
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._subscription: Subscription | None = None
         self._sender: asyncio.Task[None] | None = None
-        self._visible = asyncio.Event()
         self._answered = asyncio.Event()
         self._sent = 0
         self._acknowledged = 0
@@ -90,16 +88,21 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def _subscribe(self, message: Subscribe) -> None:
         await self._end()
         self._sent = self._acknowledged = 0
+        try:
+            self._subscription = get_hub().subscribe(message.topics, message.since)
+        except RuntimeError:  # the server is stopping
+            await self.close(GOING_AWAY)
+            return
         self._show(message.visible)
-        hub = self.hub or get_hub()
-        self._subscription = hub.subscribe(message.topics, message.since)
         self._sender = asyncio.create_task(self._send_all(self._subscription), name="websocket-sender")
 
     def _show(self, visible: bool) -> None:
+        if self._subscription is None:
+            return
         if visible:
-            self._visible.set()
+            self._subscription.resume()
         else:
-            self._visible.clear()
+            self._subscription.pause()
 
     async def _send_all(self, subscription: Subscription) -> None:
         async for frames in subscription:
@@ -108,7 +111,6 @@ class LiveConsumer(AsyncWebsocketConsumer):
             if not await self._caught_up():
                 await self.close(STALLED)
                 return
-            await self._visible.wait()
 
     async def _caught_up(self) -> bool:
         """Wait until fewer than two batches are unanswered; False when the page does not answer in time."""

@@ -131,7 +131,7 @@ class Hub:
         """A domain event, into the ``events`` log with the wall-clock time ``at`` (seconds)."""
         try:
             self.append(EVENTS, {"at": time.time(), "kind": kind, **fields})
-        except (TypeError, ValueError, msgspec.MsgspecError):
+        except Exception:
             log.exception("event %s could not be written as JSON", kind)
 
     def tap(self, tap: Tap) -> Callable[[], None]:

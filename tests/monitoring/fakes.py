@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any, Literal
 
@@ -85,15 +86,17 @@ class FakeEngine:
 
 
 class FakeReader:
-    """A machine of 96 GiB; ``footprints`` by pid."""
+    """A machine of 96 GiB; ``footprints`` by pid. Each reading that fails adds one to ``failures``."""
 
     def __init__(self) -> None:
         self.reading = MemoryReading(96 * GIB, 60 * GIB, 36 * GIB, 72 * GIB)
         self.footprints: dict[int, int] = {}
         self.broken: Exception | None = None
+        self.failures = threading.Semaphore(0)
 
     def read(self) -> MemoryReading:
         if self.broken is not None:
+            self.failures.release()
             raise self.broken
         return self.reading
 

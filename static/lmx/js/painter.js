@@ -1,8 +1,8 @@
 // Draws the memory chart on a canvas: stacked bands, the two limits, marks of events, a crosshair.
 
 const GIB = 1024 ** 3;
-const STEPS = [0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256];
-const LEFT = 48;
+const STEPS = [0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256];
+const LEFT = 56;
 const BOTTOM = 18;
 const TOP = 12;
 
@@ -136,12 +136,13 @@ function drawLimits({ context, y, plot, colour }, series) {
   context.strokeStyle = context.fillStyle = colour("--text");
   context.textAlign = "right";
   context.textBaseline = "bottom";
-  const total = `${(series.total / GIB).toFixed(0)} GB`;
-  limit(context, plot, y(series.limit), [4, 4], `${series.limitPercent} % of ${total}`);
+  limit(context, plot, y(series.limit), [4, 4], `${series.limitPercent} % of ${rounded(series.total)} GB`);
   if (series.gpuLimit && series.gpuLimit < series.total) {
-    limit(context, plot, y(series.gpuLimit), [], `GPU limit ${(series.gpuLimit / GIB).toFixed(0)} GB`);
+    limit(context, plot, y(series.gpuLimit), [], `GPU limit ${rounded(series.gpuLimit)} GB`);
   }
 }
+
+const rounded = (bytes) => String(Number((bytes / GIB).toFixed(bytes < 10 * GIB ? 1 : 0)));
 
 function limit(context, plot, height, dashes, words) {
   context.setLineDash(dashes);
