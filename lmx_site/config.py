@@ -137,7 +137,7 @@ def load_config(path: Path | None = None, env: Mapping[str, str] = os.environ) -
 def _read(file: Path, *, must_exist: bool) -> tuple[Document, list[str]]:
     try:
         return read_document(file), []
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Document(), [f"{file}: there is no such file"] if must_exist else []
     except OSError as error:
         return Document(), [f"{file}: cannot be read: {error.strerror}"]

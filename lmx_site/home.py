@@ -123,6 +123,9 @@ class HomeLock:
         os.replace(temporary, target)
 
     def release(self) -> None:
+        """Give up what ``acquire`` got; nothing where it got nothing."""
+        if not self._lock.is_locked:
+            return
         with suppress(OSError):
             server_file(self._home).unlink(missing_ok=True)
         self._lock.release()

@@ -72,7 +72,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
 
     yield start
     for server in started:
-        server.kill()
+        server.close()
 
 
 @pytest.fixture

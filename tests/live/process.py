@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -42,6 +43,10 @@ def script(text: str, **fields: Any) -> str:
     return f"{text} <<fake {json.dumps(fields)}>>"
 
 
+def _read(stream: IO[bytes]) -> str:
+    return os.pread(stream.fileno(), 1 << 26, 0).decode()
+
+
 class LiveServer:
     """``python -m lmx_site.cli serve`` on a home of its own and a free port. ``stop`` ends exactly what it started."""
 
@@ -63,8 +68,7 @@ class LiveServer:
             "LMX_MODELS__DEMO": "false",
             **self._variables,
         }
-        self._out = (self.home.parent / f"{self.home.name}.out").open("w+b")
-        self._err = (self.home.parent / f"{self.home.name}.err").open("w+b")
+        self._out, self._err = tempfile.TemporaryFile("w+b"), tempfile.TemporaryFile("w+b")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lmx_site.cli", "serve"],
             cwd=ROOT,
@@ -100,11 +104,11 @@ class LiveServer:
 
     @property
     def stdout(self) -> str:
-        return (self.home.parent / f"{self.home.name}.out").read_text()
+        return _read(self._out)
 
     @property
     def stderr(self) -> str:
-        return (self.home.parent / f"{self.home.name}.err").read_text()
+        return _read(self._err)
 
     @property
     def log(self) -> str:
@@ -135,8 +139,13 @@ class LiveServer:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait(PATIENCE_S)
-        for stream in (self._out, self._err):
-            stream.close()
+
+    def close(self) -> None:
+        """``kill``, and forget its output."""
+        self.kill()
+        if self._process is not None:
+            self._out.close()
+            self._err.close()
 
     def _serves(self) -> bool:
         if self.process.poll() is not None:
