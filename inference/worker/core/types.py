@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from inference.ipc import Sampling
 
 FinishReason = Literal["stop", "length", "cancelled"]
-Bitmask = NDArray[np.uint32]
-"""One bit per token id, 32 to a word, least significant bit first: token ``t`` is bit ``t % 32`` of word ``t // 32``."""
+Bitmask: TypeAlias = NDArray[np.uint32]
+"""One bit per token id, 32 to a word, lowest bit first: token ``t`` is bit ``t % 32`` of word ``t // 32``."""
 
 
 class Constraint(Protocol):
@@ -128,7 +128,7 @@ class RequestFailed:
     param: str | None = None
 
 
-CoreEvent = Started | PrefillProgress | Tokens | ChoiceFinished | RequestFailed
+CoreEvent: TypeAlias = Started | PrefillProgress | Tokens | ChoiceFinished | RequestFailed
 
 
 @dataclass(slots=True)

@@ -1,0 +1,107 @@
+"""Which request gets a slot, and which prompt gets the next prefill chunk."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from inference.worker.core.caches import ModelFacts
+from inference.worker.core.prefill import PrefillJob, together
+from inference.worker.core.rows import Running
+
+
+class Admission:
+    """Started requests that wait for a slot, and those that have one and are being prefilled.
+
+    Slots are given in order of arrival. Chunks go in turn to the oldest prompt and to the one with the least left, so
+    that neither a long prompt nor the short ones behind it wait for the whole of the other.
+    """
+
+    def __init__(self, model: Any, facts: ModelFacts, slots: int) -> None:
+        self._model = model
+        self._facts = facts
+        self.slots = max(slots, 1)
+        self._waiting: deque[Running] = deque()
+        self._jobs: list[PrefillJob] = []
+        self._oldest_next = True
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting or self._jobs)
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiting)
+
+    def jobs(self) -> list[PrefillJob]:
+        """Prompts being prefilled."""
+        return self._jobs
+
+    def add(self, running: Running) -> None:
+        self._waiting.append(running)
+
+    def remove(self, running: Running) -> None:
+        """Forget a request that has ended, wherever it is."""
+        if running in self._waiting:
+            self._waiting.remove(running)
+        for job in self._jobs:
+            if running in job.running and not any(one.open_rows for one in job.running):
+                self._jobs.remove(job)
+                return
+
+    def admit(self, decoding_rows: int) -> list[Running]:
+        """Give free slots to the requests at the head of the queue, and return those."""
+        if not self._waiting:
+            return []
+        used = decoding_rows + sum(one.open_rows for job in self._jobs for one in job.running)
+        admitted = []
+        while self._waiting and self._fits(self._waiting[0], used):
+            running = self._waiting.popleft()
+            used += running.open_rows
+            self._jobs.append(PrefillJob(self._model, [running], self._facts.batching))
+            admitted.append(running)
+        return admitted
+
+    def _fits(self, running: Running, used: int) -> bool:
+        return not used or (self._facts.batching and used + running.open_rows <= self.slots)
+
+    def next_job(self, chunk: int) -> PrefillJob | None:
+        """The prompt, or the several short ones, to put into the next chunk of ``chunk`` tokens."""
+        if not self._jobs:
+            return None
+        job = self._jobs[0] if self._oldest_next else min(self._jobs, key=lambda one: one.remaining)
+        self._oldest_next = not self._oldest_next
+        if self._facts.joint_prefill and not job.done and job.remaining <= chunk:
+            return self._joined(job, chunk)
+        return job
+
+    def _joined(self, first: PrefillJob, chunk: int) -> PrefillJob:
+        """``first`` together with other prompts not begun, as far as they fit into the chunk."""
+        fresh = [job for job in self._jobs if not job.done and len(job.running) == 1 and not job.alone]
+        if first not in fresh or len(fresh) == 1:
+            return first
+        fresh.sort(key=lambda job: (job is not first, abs(job.total - first.total)))
+        fresh = fresh[: together([job.running[0] for job in fresh], chunk)]
+        if len(fresh) == 1:
+            return first
+        joint = PrefillJob(self._model, [job.running[0] for job in fresh], True)
+        self._jobs = [joint, *(job for job in self._jobs if job not in fresh)]
+        return joint
+
+    def split(self, job: PrefillJob) -> bool:
+        """After a failure of several prompts together: try each alone. False when it was one prompt already."""
+        self._jobs.remove(job)
+        if len(job.running) == 1:
+            return False
+        alone = [PrefillJob(self._model, [one], self._facts.batching) for one in job.running if one.open_rows]
+        for single in alone:
+            single.alone = True
+        self._jobs = alone + self._jobs
+        return True
+
+    def take_finished(self) -> list[PrefillJob]:
+        """The jobs whose prompts are wholly in the cache; they are the caller's now."""
+        finished = [job for job in self._jobs if job.finished and job.begun]
+        if finished:
+            self._jobs = [job for job in self._jobs if job not in finished]
+        return finished

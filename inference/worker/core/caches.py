@@ -1,0 +1,219 @@
+"""The key-value caches of a batch, made from mlx-lm's own cache classes, and what a model's caches can do.
+
+mlx-lm gives each layer a cache object: plain, rotating (sliding window), arrays (state space), or a list of those. Some
+can be merged into a batch whose rows join (``extend``) and leave (``filter``) at any time. Whether a model computes
+the same in such a batch as alone is not read from a list of names but tried: see ``probe``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import CacheList, make_prompt_cache
+
+Caches = list[Any]
+"""One cache object per layer."""
+
+_EXACT_TOLERANCE = 1e-3
+_ROUNDED_TOLERANCE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """``batching``: rows can share a decode batch. ``joint_prefill``: prompts of different length can share a prefill.
+
+    ``why_not`` says what stood against batching. ``vocab_size`` is the width of the logits.
+    """
+
+    batching: bool
+    joint_prefill: bool
+    why_not: str
+    vocab_size: int
+    kv_bytes_per_token: int
+
+
+def new_caches(model: Any) -> Caches:
+    """Empty caches for one row."""
+    return list(make_prompt_cache(model))
+
+
+def merged(rows: Sequence[Caches]) -> Caches:
+    """One batch out of several single-row caches; copies their contents."""
+    return [layer[0].merge(list(layer)) for layer in zip(*rows, strict=True)]
+
+
+def empty_batch(model: Any, rows: int) -> Caches:
+    """Empty batch caches for ``rows`` rows."""
+    return merged([new_caches(model) for _ in range(rows)])
+
+
+def select(caches: Caches, rows: Sequence[int]) -> None:
+    """Keep, in this order, these rows of a batch; a row named twice is copied."""
+    index = mx.array(list(rows), dtype=mx.int32)
+    for cache in caches:
+        cache.filter(index)
+
+
+def extend(caches: Caches, others: Caches) -> None:
+    """Append the rows of another batch; the shorter ones are padded on the left."""
+    for cache, other in zip(caches, others, strict=True):
+        cache.extend(other)
+
+
+def copied(caches: Caches) -> Caches:
+    """An independent copy of single-row caches."""
+    return copy.deepcopy(caches)
+
+
+def bytes_of(caches: Caches) -> int:
+    """What the caches hold, allocated but unused room included."""
+    return sum(int(cache.nbytes) for cache in caches)
+
+
+def arrays_of(caches: Caches) -> list[Any]:
+    """The state to evaluate after a prefill chunk."""
+    return [cache.state for cache in caches]
+
+
+def _mergeable(cache: Any) -> bool:
+    if isinstance(cache, CacheList):
+        return all(_mergeable(inner) for inner in cache.caches)
+    return hasattr(cache, "merge")
+
+
+def _batch_methods(cache: Any) -> bool:
+    if isinstance(cache, CacheList):
+        return all(_batch_methods(inner) for inner in cache.caches)
+    return all(hasattr(cache, name) for name in ("filter", "extend", "prepare", "finalize"))
+
+
+def prefill_together(model: Any, prompts: Sequence[Sequence[int]]) -> Caches:
+    """Batch caches holding all of ``prompts``, padded on the right while they run; queued, not evaluated."""
+    caches = empty_batch(model, len(prompts))
+    lengths = [len(prompt) for prompt in prompts]
+    longest = max(lengths)
+    padding = [longest - length for length in lengths]
+    if longest == 0:
+        return caches
+    if any(padding):
+        for cache in caches:
+            cache.prepare(lengths=lengths, right_padding=padding)
+    model(mx.array([list(prompt) + [0] * (longest - len(prompt)) for prompt in prompts]), cache=caches)
+    if any(padding):
+        for cache in caches:
+            cache.finalize()
+    return caches
+
+
+def _bytes_per_token(caches: Caches) -> int:
+    """Keys and values of one token over all layers, from caches that hold a few."""
+    total = 0
+    for cache in caches:
+        for inner in cache.caches if isinstance(cache, CacheList) else (cache,):
+            keys, values = getattr(inner, "keys", None), getattr(inner, "values", None)
+            if isinstance(keys, mx.array) and isinstance(values, mx.array) and keys.ndim == 4:
+                total += (keys.nbytes + values.nbytes) // max(keys.shape[0] * keys.shape[2], 1)
+    return total
+
+
+class _Trial:
+    """Feeds two short made-up prompts alone and together and compares the logits that follow."""
+
+    prompts = ([1, 2, 3, 4, 5, 6, 7], [3, 1])
+    following = ([2, 5, 1], [4, 4, 6])
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.kv_bytes_per_token = 0
+        self._alone = [self._run_alone(row) for row in range(2)]
+        self.vocab_size = int(self._alone[0].shape[-1])
+
+    def _run_alone(self, row: int) -> mx.array:
+        """Logits (3, V) after each following token."""
+        caches = new_caches(self._model)
+        self._model(mx.array([self.prompts[row]]), cache=caches)
+        steps = [self._step([[token]], caches)[0] for token in self.following[row]]
+        self.kv_bytes_per_token = _bytes_per_token(caches)
+        return mx.stack(steps)
+
+    def _step(self, tokens: list[list[int]], caches: Caches) -> mx.array:
+        logits: mx.array = self._model(mx.array(tokens), cache=caches)[:, -1].astype(mx.float32)
+        mx.eval(logits)
+        return logits
+
+    def merged_apart(self) -> Caches:
+        """Both prompts prefilled alone, then joined: one as a batch of its own, the other by ``extend``."""
+        singles = [new_caches(self._model) for _ in self.prompts]
+        for prompt, caches in zip(self.prompts, singles, strict=True):
+            self._model(mx.array([prompt]), cache=caches)
+        batch = merged([singles[0]])
+        if not all(map(_batch_methods, batch)):
+            raise TypeError("its caches cannot join and leave a batch")
+        extend(batch, merged([singles[1]]))
+        return batch
+
+    def prefilled_together(self) -> Caches:
+        return prefill_together(self._model, self.prompts)
+
+    def agrees(self, batch: Caches) -> bool:
+        """Two steps of both rows, then one leaves and the other goes on: the same as alone?"""
+        same = True
+        for step in range(2):
+            logits = self._step([[tokens[step]] for tokens in self.following], batch)
+            same = same and all(self._near(logits[row], self._alone[row][step]) for row in range(2))
+        select(batch, [1])
+        last = self._step([[self.following[1][2]]], batch)
+        return same and self._near(last[0], self._alone[1][2])
+
+    def _near(self, found: mx.array, wanted: mx.array) -> bool:
+        tolerance = _EXACT_TOLERANCE if self._in_float32() else _ROUNDED_TOLERANCE
+        sound = mx.isfinite(wanted)
+        spread = mx.maximum(mx.std(mx.where(sound, wanted, 0.0)), 1e-6)
+        difference = mx.max(mx.where(sound, mx.abs(found - wanted), 0.0))
+        return bool((difference <= tolerance * spread).item())
+
+    def _in_float32(self) -> bool:
+        return all(
+            leaf.dtype == mx.float32
+            for cache in new_caches_used(self._model)
+            for leaf in _leaves(cache)
+            if mx.issubdtype(leaf.dtype, mx.floating)
+        )
+
+
+def new_caches_used(model: Any) -> Caches:
+    """Caches after one token, to look at their types."""
+    caches = new_caches(model)
+    model(mx.array([[1]]), cache=caches)
+    return caches
+
+
+def _leaves(cache: Any) -> list[mx.array]:
+    """The arrays a cache holds."""
+    if isinstance(cache, CacheList):
+        return [leaf for inner in cache.caches for leaf in _leaves(inner)]
+    held = [getattr(cache, "keys", None), getattr(cache, "values", None), *getattr(cache, "cache", [])]
+    return [leaf for leaf in held if isinstance(leaf, mx.array)]
+
+
+def _tried(trial: _Trial, caches: Any) -> str:
+    """Empty when the rows of a batch agree with the rows alone, else what went wrong."""
+    try:
+        return "" if trial.agrees(caches()) else "its rows do not compute the same in a batch as alone"
+    except Exception as error:
+        return f"its rows cannot share a batch: {error}"
+
+
+def probe(model: Any) -> ModelFacts:
+    """Find out by a few tiny forward passes what the core may do with this model. Raises what the model raises."""
+    trial = _Trial(model)
+    if not all(map(_mergeable, new_caches(model))):
+        why_not = "its caches cannot be merged into a batch"
+    else:
+        why_not = _tried(trial, trial.merged_apart)
+    joint = not why_not and not _tried(trial, trial.prefilled_together)
+    return ModelFacts(not why_not, joint, why_not, trial.vocab_size, trial.kv_bytes_per_token)

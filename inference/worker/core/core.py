@@ -1,0 +1,398 @@
+"""The stepping core: takes requests in token ids, gives tokens, and keeps the accelerator busy in between.
+
+One thread constructs the core and calls ``step`` and ``wait_for_work``. Everything else may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from inference.worker.core import caches as kv
+from inference.worker.core.admission import Admission
+from inference.worker.core.decode import DecodeBatch, Unread
+from inference.worker.core.placement import Placement
+from inference.worker.core.prefill import ChunkSizer, PrefillJob
+from inference.worker.core.rows import Row, Running
+from inference.worker.core.types import (
+    ChoiceFinished,
+    CoreEvent,
+    CoreRequest,
+    CoreStats,
+    FinishReason,
+    PrefillProgress,
+    RequestFailed,
+    Started,
+)
+from inference.worker.core.validate import Refusal, check, checked_prompt
+
+_CLEAR_CACHE_EVERY = 512
+_COUNT_KV_EVERY = 64
+
+_Cancel = tuple[str, int | None]
+
+
+class Core:
+    """One model, stepped.
+
+    ``slots`` bounds the choices that decode or prefill at once (a request with more choices than that runs alone).
+    ``prefill_budget_ms`` is how long a prefill chunk may hold up running streams, see ``ChunkSizer``.
+    ``weight_bytes`` is what one forward pass reads of the model; it decides when rows of very different length are
+    stepped apart, see ``Placement``. Construction runs a few tiny forward passes to learn ``facts``.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        slots: int = 32,
+        prefill_budget_ms: float = 40.0,
+        prefill_chunk: int = 2048,
+        weight_bytes: int = 0,
+    ) -> None:
+        self.facts = kv.probe(model)
+        self.vocab_size = self.facts.vocab_size
+        self.batching = self.facts.batching
+        self.kv_bytes_per_token = self.facts.kv_bytes_per_token
+        self._inbox: deque[Running | _Cancel | RequestFailed] = deque()
+        self._wake = threading.Event()
+        self._open_keys: set[str] = set()
+        self._queue = Admission(model, self.facts, slots)
+        self._sizer = ChunkSizer(prefill_budget_ms / 1000, prefill_chunk)
+        self._placement = Placement(self.facts, weight_bytes)
+        self._batches: list[DecodeBatch] = []
+        self._unread: list[Unread] = []
+        self._running: dict[str, Running] = {}
+        self._events: list[CoreEvent] = []
+        self._generation = 0
+        self._stats = CoreStats()
+        self._chunks = deque([0, 0, 0], maxlen=3)
+        self._last_step_end = 0.0
+        self._changed = True
+
+    # ------------------------------------------------------------------------------------------------ any thread
+
+    def submit(self, request: CoreRequest) -> None:
+        """Queue a request; a refusal comes as ``RequestFailed``. ``ValueError`` when a request of that key is open."""
+        if request.key in self._open_keys:
+            raise ValueError(f"request {request.key} is open already")
+        self._open_keys.add(request.key)
+        try:
+            check(request, self.vocab_size)
+            self._inbox.append(Running.of(request, checked_prompt(request, self.vocab_size)))
+        except Refusal as refusal:
+            self._inbox.append(RequestFailed(request.key, "invalid_request", str(refusal), refusal.param))
+        self._wake.set()
+
+    def cancel(self, key: str, choice: int | None = None) -> None:
+        """End a request, or one choice of it, before its next step or chunk. Unknown keys are ignored."""
+        self._inbox.append((key, choice))
+        self._wake.set()
+
+    def cancel_all(self) -> None:
+        """Cancel every request that is open now."""
+        for key in tuple(self._open_keys):
+            self.cancel(key)
+
+    def set_slots(self, slots: int) -> None:
+        """Change the bound on choices at once; what runs goes on."""
+        self._queue.slots = max(slots, 1)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Make a ``wait_for_work`` that blocks return."""
+        self._wake.set()
+
+    def stats(self) -> CoreStats:
+        """The state after the last step."""
+        return dataclasses.replace(self._stats)
+
+    @property
+    def busy(self) -> bool:
+        """True while a submitted request has not had its last event."""
+        return bool(self._open_keys)
+
+    # ------------------------------------------------------------------------------------------- stepping thread
+
+    def wait_for_work(self, timeout: float | None = None) -> bool:
+        """Block until there is something to do (True), ``wake`` is called or ``timeout`` seconds are over."""
+        if not self._inbox and not self._has_work():
+            mx.clear_cache()
+            self._last_step_end = 0.0
+            self._wake.wait(timeout)
+        self._wake.clear()
+        return bool(self._inbox) or self._has_work()
+
+    def _has_work(self) -> bool:
+        return bool(self._batches or self._unread or self._queue.has_work)
+
+    def step(self) -> list[CoreEvent]:
+        """Do one step: read the inbox, queue the next decode step and prefill chunk, deliver the tokens before it."""
+        self._events = []
+        if self._inbox:
+            self._read_inbox()
+        self._leave()
+        for running in self._queue.admit(sum(len(batch.rows) for batch in self._batches)):
+            self._events.append(Started(running.request.key))
+        unread, self._unread = self._unread, []
+        waiting = self._advance()
+        if not waiting:
+            self._prefill()
+        for drawn in unread:
+            self._deliver(drawn)
+        if waiting:
+            self._draw_constrained(waiting)
+            self._prefill()
+        self._join()
+        self._account()
+        return self._events
+
+    # -------------------------------------------------------------------------------------------------- the inbox
+
+    def _read_inbox(self) -> None:
+        """Take in submissions, refusals and cancellations in the order they came."""
+        while self._inbox:
+            message = self._inbox.popleft()
+            if isinstance(message, RequestFailed):
+                self._open_keys.discard(message.key)
+                self._events.append(message)
+            elif isinstance(message, Running):
+                self._running[message.request.key] = message
+                self._queue.add(message)
+            else:
+                self._cancel(*message)
+            self._changed = True
+
+    def _cancel(self, key: str, choice: int | None) -> None:
+        running = self._running.get(key)
+        if running is None:
+            return
+        for row in running.rows:
+            if row.alive and choice in (None, row.ref.choice):
+                self._finish(row, "cancelled", self._delivered(row))
+
+    def _delivered(self, row: Row) -> int:
+        """Tokens of a row that were delivered, between two steps: all that were drawn but the unread one."""
+        for drawn in self._unread:
+            if row in drawn.rows:
+                return drawn.drawn_by(drawn.rows.index(row)) - 1
+        return 0
+
+    # ---------------------------------------------------------------------------------------------- last events
+
+    def _finish(self, row: Row, reason: FinishReason, delivered: int) -> None:
+        """Give a row its last event; the request is over with its last row."""
+        running = row.owner
+        row.alive = False
+        self._generation += 1
+        self._changed = True
+        key = row.ref.key
+        self._events.append(ChoiceFinished(key, row.ref.choice, reason, int(running.prompt.size), delivered))
+        running.open_rows -= 1
+        if not running.open_rows:
+            self._forget(running)
+
+    def _fail(self, running: Running, code: str, message: str) -> None:
+        """Give a request its one last event, unless it had it."""
+        if not running.open_rows:
+            return
+        for row in running.rows:
+            row.alive = False
+        self._generation += 1
+        self._changed = True
+        running.open_rows = 0
+        self._events.append(RequestFailed(running.request.key, code, message))
+        self._forget(running)
+
+    def _forget(self, running: Running) -> None:
+        key = running.request.key
+        self._queue.remove(running)
+        self._running.pop(key, None)
+        self._open_keys.discard(key)
+
+    def _fail_rows(self, rows: Sequence[Row], error: Exception) -> None:
+        for running in {row.owner for row in rows if row.alive}:
+            self._fail(running, "internal_error", f"the decode step failed: {error}")
+
+    # ----------------------------------------------------------------------------------------------- the device
+
+    def _leave(self) -> None:
+        """Take out the rows that ended, before they are stepped again."""
+        changed = False
+        for batch in self._batches:
+            try:
+                changed = batch.drop_finished() or changed
+            except Exception as error:
+                self._fail_rows(batch.rows, error)
+                batch.rows = []
+                changed = True
+        if changed:
+            self._changed = True
+            remaining = [batch for batch in self._batches if batch.rows]
+            self._batches = []
+            self._place(remaining)
+
+    def _join(self) -> None:
+        """Move prefilled rows into the batches that decode."""
+        for job in self._queue.take_finished():
+            self._changed = True
+            try:
+                self._place(job.batches())
+            except Exception as error:
+                self._fail_job(job, error)
+
+    def _place(self, batches: list[DecodeBatch]) -> None:
+        """Let each batch join one that decodes already, or decode by itself."""
+        for batch in batches:
+            partner = self._placement.partner(batch, self._batches)
+            if partner is None:
+                self._batches.append(batch)
+                continue
+            try:
+                partner.extend(batch)
+            except Exception as error:
+                self._fail_rows([*partner.rows, *batch.rows], error)
+                self._batches.remove(partner)
+
+    def _advance(self) -> list[DecodeBatch]:
+        """Queue the next step of every batch; returns those that must be read before they can draw."""
+        waiting = []
+        for batch in list(self._batches):
+            try:
+                batch.forward()
+                if batch.constrained:
+                    batch.start_forward()
+                    waiting.append(batch)
+                else:
+                    self._unread.append(batch.draw(self._generation))
+            except Exception as error:
+                self._fail_rows(batch.rows, error)
+                self._batches.remove(batch)
+        return waiting
+
+    def _draw_constrained(self, waiting: list[DecodeBatch]) -> None:
+        for batch in waiting:
+            try:
+                allowed = batch.allowed(self.vocab_size, self._constraint_failed)
+                self._unread.append(batch.draw(self._generation, allowed))
+            except Exception as error:
+                self._fail_rows(batch.rows, error)
+                self._batches.remove(batch)
+
+    def _constraint_failed(self, row: Row, message: str) -> None:
+        self._fail(row.owner, "internal_error", message)
+
+    def _prefill(self) -> None:
+        """Queue one chunk; wait for it only where no stream is decoding."""
+        decoding = bool(self._batches)
+        job = self._queue.next_job(self._sizer.size(decoding))
+        if job is None:
+            return
+        began = time.perf_counter()
+        try:
+            count = job.advance(self._sizer.size(decoding))
+            if not decoding:
+                job.wait()
+        except Exception as error:
+            if not self._queue.split(job):
+                self._fail_job(job, error)
+            return
+        self._chunks[-1] = count if decoding else 0
+        if not decoding:
+            self._sizer.saw_chunk(count, time.perf_counter() - began, beside_step=False)
+        self._stats.prefilled += count
+        for running in job.running:
+            total = int(running.prompt.size)
+            done = total if job.finished else job.done
+            self._events.append(PrefillProgress(running.request.key, done, total))
+
+    def _fail_job(self, job: PrefillJob, error: Exception) -> None:
+        for running in job.running:
+            self._fail(running, "internal_error", f"the prefill failed: {error}")
+
+    # ------------------------------------------------------------------------------------------------- delivery
+
+    def _deliver(self, drawn: Unread) -> None:
+        """Wait for drawn tokens, report them, and end the rows that they end."""
+        try:
+            tokens, sound = drawn.read()
+            logprobs = drawn.logprobs()
+        except Exception as error:
+            self._fail_rows(drawn.rows, error)
+            return
+        if not sound:
+            for at in drawn.unsound():
+                if drawn.rows[at].alive:
+                    self._fail(drawn.rows[at].owner, "internal_error", "the model computed logits that are not numbers")
+        event = drawn.event(tokens, logprobs, self._generation)
+        if event.rows:
+            self._stats.tokens += len(event.rows)
+            self._events.append(event)
+        if drawn.constrained or drawn.ending or not drawn.eos.isdisjoint(tokens):
+            self._end_rows(drawn, tokens)
+
+    def _end_rows(self, drawn: Unread, tokens: list[int]) -> None:
+        """End rows by EOS, by a constraint that is complete, or by length, in that order of precedence."""
+        ending = set(drawn.ending)
+        for at, row in enumerate(drawn.rows):
+            if not row.alive:
+                continue
+            delivered = drawn.drawn_by(at)
+            if tokens[at] in row.owner.request.eos or (row.constraint is not None and self._complete(row, tokens[at])):
+                if row.alive:
+                    self._finish(row, "stop", delivered)
+            elif at in ending:
+                self._finish(row, "length", delivered)
+
+    def _complete(self, row: Row, token: int) -> bool:
+        """Advance a row's constraint; True when its text is complete or the constraint failed."""
+        constraint = row.constraint
+        if constraint is None:
+            return False
+        try:
+            constraint.advance(token)
+            return constraint.finished
+        except Exception as error:
+            self._constraint_failed(row, f"the output constraint failed: {error}")
+            return True
+
+    # ------------------------------------------------------------------------------------------------ accounting
+
+    def _account(self) -> None:
+        """Measure the step for the chunk sizes, return unused memory now and then, refresh the counters."""
+        now = time.perf_counter()
+        stats = self._stats
+        stats.step += 1
+        if self._last_step_end and self._batches:
+            self._measure(now - self._last_step_end)
+        self._last_step_end = now
+        self._chunks.append(0)
+        if stats.step % _CLEAR_CACHE_EVERY == 0:
+            mx.clear_cache()
+        if self._changed or stats.step % _COUNT_KV_EVERY == 0:
+            self._count()
+
+    def _measure(self, seconds: float) -> None:
+        """A chunk lies on the device between two decode steps, and the read two steps later is the first to wait for
+        it.
+        """
+        chunk = self._chunks[0]
+        if chunk:
+            self._sizer.saw_chunk(chunk, seconds, beside_step=True)
+        else:
+            self._sizer.saw_step(seconds)
+
+    def _count(self) -> None:
+        stats = self._stats
+        stats.running = len(self._running) - self._queue.queued
+        stats.queued = self._queue.queued
+        stats.rows = sum(len(batch.rows) for batch in self._batches)
+        held = [batch.caches for batch in self._batches] + [job.caches for job in self._queue.jobs()]
+        stats.kv_bytes = sum(map(kv.bytes_of, held))
+        self._changed = False

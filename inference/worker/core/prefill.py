@@ -1,0 +1,149 @@
+"""Bringing prompts into caches in chunks whose size follows from measured time.
+
+All of a prompt but its last token is prefilled; the last token is the row's first input in the decode batch. So a new
+row's first step is an ordinary step of the batch it joins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from inference.worker.core import caches as kv
+from inference.worker.core.decode import DecodeBatch
+from inference.worker.core.rows import Running
+
+_SMALLEST_CHUNK = 32
+_LARGEST_CHUNK = 2048
+_FIRST_CHUNK = 512
+_WEIGHT_OF_NEW = 0.3
+
+
+class ChunkSizer:
+    """How many prompt tokens to prefill at once.
+
+    With nothing decoding, as many as there may be. Beside running streams, as many as take ``budget_s`` or, where a
+    decode step alone is longer, as long as one step: then a stream's gap is at most doubled and prefill still has
+    half of the device. Sizes are powers of two, so that the device sees few shapes.
+    """
+
+    def __init__(self, budget_s: float, largest: int = _LARGEST_CHUNK) -> None:
+        self._budget_s = budget_s
+        self._largest = largest
+        self._token_s: float | None = None
+        self._step_s: float | None = None
+
+    def size(self, decoding: bool) -> int:
+        """Tokens of the next chunk."""
+        if not decoding:
+            return self._largest
+        if self._token_s is None:
+            return min(_FIRST_CHUNK, self._largest)
+        wanted = max(self._budget_s, self._step_s or 0.0) / max(self._token_s, 1e-9)
+        size = _SMALLEST_CHUNK
+        while size * 2 <= wanted and size * 2 <= self._largest:
+            size *= 2
+        return min(size, self._largest)
+
+    def saw_step(self, seconds: float) -> None:
+        """A step without a chunk beside it took this long."""
+        self._step_s = _blend(self._step_s, seconds)
+
+    def saw_chunk(self, tokens: int, seconds: float, *, beside_step: bool) -> None:
+        """A chunk of ``tokens`` took this long, together with a decode step or alone."""
+        if beside_step:
+            seconds -= min(self._step_s or 0.0, 0.9 * seconds)
+        if tokens >= _SMALLEST_CHUNK:
+            self._token_s = _blend(self._token_s, seconds / tokens)
+
+
+def _blend(old: float | None, new: float) -> float:
+    return new if old is None else old + _WEIGHT_OF_NEW * (new - old)
+
+
+class PrefillJob:
+    """One prompt that goes through in chunks, or several that fit into one chunk together.
+
+    ``alone``: it must not be put together with others, because that failed before.
+    """
+
+    def __init__(self, model: Any, running: Sequence[Running], batching: bool) -> None:
+        self._model = model
+        self._batching = batching
+        self.running = list(running)
+        self.total = max(int(one.prompt.size) - 1 for one in running)
+        self.done = 0
+        self.begun = False
+        self.alone = False
+        self.caches: kv.Caches = kv.new_caches(model) if len(running) == 1 else []
+
+    @property
+    def finished(self) -> bool:
+        return self.done >= self.total
+
+    @property
+    def remaining(self) -> int:
+        return self.total - self.done
+
+    def advance(self, tokens: int) -> int:
+        """Queue the next chunk of at most ``tokens``; returns the prompt tokens it holds, over all prompts."""
+        self.begun = True
+        if len(self.running) > 1:
+            prompts = [one.prompt[:-1].tolist() for one in self.running]
+            self.caches = kv.prefill_together(self._model, prompts)
+            self.done = self.total
+            count = sum(map(len, prompts))
+        else:
+            count = min(tokens, self.remaining)
+            chunk = self.running[0].prompt[self.done : self.done + count]
+            if count:
+                self._model(mx.array(chunk)[None], cache=self.caches)
+            self.done += count
+        if count:
+            mx.async_eval(kv.arrays_of(self.caches))
+        return count
+
+    def wait(self) -> None:
+        """Until the device has done all chunks queued so far."""
+        if self.total:
+            mx.eval(kv.arrays_of(self.caches))
+
+    def batches(self) -> list[DecodeBatch]:
+        """The prefilled rows of the requests still open, ready to decode; the choices of a request share its cache."""
+        rows = [row for one in self.running for row in one.rows if row.alive]
+        if not rows:
+            return []
+        if not self._batching:
+            return [self._alone(at) for at in range(len(rows))]
+        caches = kv.merged([self.caches]) if len(self.running) == 1 else self.caches
+        source = [at for at, one in enumerate(self.running) for row in one.rows if row.alive]
+        if source != list(range(len(self.running))):
+            kv.select(caches, source)
+        tokens = [int(row.owner.prompt[-1]) for row in rows]
+        length = max(int(row.owner.prompt.size) - 1 for row in rows)
+        return [DecodeBatch(self._model, rows, caches, tokens, length)]
+
+    def _alone(self, at: int) -> DecodeBatch:
+        """A batch of one choice on caches of its own, for models whose rows cannot share a batch."""
+        rows = [row for row in self.running[0].rows if row.alive]
+        caches = self.caches if at == len(rows) - 1 else kv.copied(self.caches)
+        prompt = self.running[0].prompt
+        return DecodeBatch(self._model, [rows[at]], caches, [int(prompt[-1])], int(prompt.size) - 1)
+
+
+def together(waiting: Sequence[Running], chunk: int, largest_waste: float = 0.25) -> int:
+    """How many requests from the head of the queue to prefill at once: as many as fit into one chunk of ``chunk``
+    tokens, the padding of the shorter ones included, without wasting more than a share on padding.
+    """
+    longest = total = count = 0
+    for one in waiting:
+        length = int(one.prompt.size) - 1
+        longest, total = max(longest, length), total + length
+        padded = longest * (count + 1)
+        small = padded <= 8 * _SMALLEST_CHUNK
+        if count and (padded > chunk or (padded - total > largest_waste * padded and not small)):
+            break
+        count += 1
+    return max(count, 1)

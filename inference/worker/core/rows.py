@@ -1,0 +1,44 @@
+"""What the core remembers of a request and of each of its choices while they run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.worker.core.rng import row_seed
+from inference.worker.core.types import Constraint, CoreRequest, RowRef
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One choice. ``start`` is the batch clock at which it joined, so that no counter is kept per step."""
+
+    ref: RowRef
+    owner: Running
+    seed: int
+    constraint: Constraint | None
+    start: int = 0
+    alive: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """One request that has a slot. ``open_rows`` counts the choices without a last event."""
+
+    request: CoreRequest
+    prompt: NDArray[np.int32]
+    rows: list[Row] = field(default_factory=list)
+    open_rows: int = 0
+
+    @classmethod
+    def of(cls, request: CoreRequest, prompt: NDArray[np.int32]) -> Running:
+        """A request with a fresh row for each of its choices."""
+        running = cls(request, prompt)
+        for choice in range(request.n):
+            constraint = request.constraints[choice] if request.constraints else None
+            seed = row_seed(request.sampling.seed, choice)
+            running.rows.append(Row(RowRef(request.key, choice), running, seed, constraint))
+        running.open_rows = request.n
+        return running
