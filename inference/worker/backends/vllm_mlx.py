@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +17,7 @@ from inference.errors import ModelUnavailable, Unsupported
 from inference.worker.backends.base import Emit
 from inference.worker.constraints.guide import Compiler
 from inference.worker.core.core import Core
-from inference.worker.core.types import CoreRequest, CoreStats
+from inference.worker.core.types import CoreStats
 from inference.worker.text.answers import Answer, Answers
 from inference.worker.text.chat import ChatTemplate
 from inference.worker.text.detok import TokenTable
@@ -80,7 +80,7 @@ class VllmMlxBackend:
         )
         progress("warmup")
         loading.check_forward(loaded.model, min(loaded.eos, default=0))
-        self._core = Core(loaded.model, slots=command.slots or DEFAULT_SLOTS)
+        self._core = _core(loaded, command.slots or DEFAULT_SLOTS)
         progress("tokenizer")
         self._text = _text_model(loaded, command, self._core.vocab_size)
         self._answers = Answers(emit, self._core.cancel)
@@ -90,11 +90,10 @@ class VllmMlxBackend:
         self._answers.start()
         try:
             while not self._stopping.is_set():
-                events = self._core.step()
-                if events:
-                    self._answers.put(events)
-                elif not self._core.busy:
-                    self._core.wait_for_work()
+                if self._core.wait_for_work():
+                    events = self._core.step()
+                    if events:
+                        self._answers.put(events)
         finally:
             self._core.cancel_all()
             self._answers.close()
@@ -129,20 +128,10 @@ class VllmMlxBackend:
         if ready is None:
             self._emit([ipc.Failed(request, "invalid_request", "the request was not prepared")])
             return
-        prompt, body = ready.prompt, ready.body
-        echo = prompt.text if body.echo else ""
-        self._answers.open(request, Answer(ready.plan, len(prompt.tokens), body.n, echo))
-        self._core.submit(
-            CoreRequest(
-                key=request,
-                prompt=prompt.tokens,
-                max_tokens=max(1, min(max_tokens, self._text.context - len(prompt.tokens))),
-                eos=ready.plan.eos,
-                sampling=body.sampling,
-                n=body.n,
-                constraints=ready.constraints,
-            )
-        )
+        tokens = len(ready.prompt.tokens)
+        core = replace(ready.core, max_tokens=max(1, min(max_tokens, self._text.context - tokens)))
+        self._answers.open(request, Answer(ready.plan, tokens, core.n, ready.echo))
+        self._core.submit(core)
 
     def cancel(self, request: str) -> None:
         with self._lock:
@@ -205,6 +194,15 @@ class VllmMlxBackend:
             seconds=seconds,
             backend=self.name,
         )
+
+
+def _core(loaded: loading.LoadedModel, slots: int) -> Core:
+    """Building it runs the model a few times, which some architectures do not stand."""
+    try:
+        return Core(loaded.model, slots=slots, weight_bytes=loaded.weight_bytes)
+    except Exception as error:
+        kind = loaded.config.get("model_type")
+        raise ModelUnavailable(f"models of the kind {kind!r} cannot be stepped here: {error}") from error
 
 
 def _text_model(loaded: loading.LoadedModel, command: ipc.Load, vocabulary: int) -> TextModel:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,7 +11,8 @@ from inference import ipc
 from inference.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 from inference.worker.constraints.gate import ReasoningGate
 from inference.worker.constraints.guide import Compiler
-from inference.worker.core.types import Constraint
+from inference.worker.core import validate
+from inference.worker.core.types import Constraint, CoreRequest
 from inference.worker.text.chat import ChatTemplate
 from inference.worker.text.detok import TokenTable
 from inference.worker.text.dialect import Dialect
@@ -36,12 +36,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Ready:
-    """A checked request, waiting for ``start``. ``constraints`` is empty or has one per choice."""
+    """A checked request, waiting for ``start``. ``core`` has the ``max_tokens`` asked for, or all that fits."""
 
     prompt: Prompt
-    body: ipc.GenerateRequest
+    core: CoreRequest
     plan: OutputPlan
-    constraints: Sequence[Constraint] = ()
+    echo: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,26 @@ class TextModel:
             tokens = self.tokenizer.encode(body.prompt, add_special_tokens=True)
             return Prompt(self._begun(tokens), body.prompt, chat=False)
         tokens = self._begun(list(body.prompt or ()))
-        _check_ids(tokens, self.vocabulary, "prompt")
         return Prompt(tokens, self.table.decode(tokens), chat=False)
 
     def ready(self, request: str, body: ipc.GenerateRequest) -> Ready:
         """Everything that can be refused is refused here."""
-        _check(body, self.vocabulary)
+        _check(body)
         prompt = self.prompt(body)
         _check_context(prompt, self.context)
         make = None if body.output_format.kind == "text" else self._constraint(body, prompt)
-        constraints = [make() for _ in range(body.n)] if make is not None else []
-        return Ready(prompt, body, self._plan(request, body, prompt), constraints)
+        plan = self._plan(request, body, prompt)
+        core = CoreRequest(
+            key=request,
+            prompt=prompt.tokens,
+            max_tokens=self.context - len(prompt.tokens) if body.max_tokens is None else body.max_tokens,
+            eos=plan.eos,
+            sampling=body.sampling,
+            n=body.n,
+            constraints=[make() for _ in range(body.n)] if make is not None else [],
+        )
+        _check_core(core, self.vocabulary)
+        return Ready(prompt, core, plan, prompt.text if body.echo else "")
 
     def _begun(self, tokens: list[int]) -> list[int]:
         """An empty prompt begins with the token that begins every text, where the model has one."""
@@ -147,41 +156,24 @@ def _options(body: ipc.GenerateRequest) -> dict[str, Any]:
     return body.template_kwargs
 
 
-def _check(body: ipc.GenerateRequest, vocabulary: int) -> None:
+def _check(body: ipc.GenerateRequest) -> None:
     if not 1 <= body.n <= MAX_CHOICES:
         raise InvalidRequest(f"n must be between 1 and {MAX_CHOICES}", param="n")
-    if body.max_tokens is not None and body.max_tokens < 1:
-        raise InvalidRequest("max_tokens must be at least 1", param="max_tokens")
     if "" in body.stop:
         raise InvalidRequest("a stop string must not be empty", param="stop")
     if body.tool_choice not in ("auto", "none"):
         raise Unsupported("tool_choice can be auto or none for this model", param="tool_choice")
     if body.echo and body.sampling.top_logprobs is not None:
         raise Unsupported("logprobs of an echoed prompt are not available", param="echo")
-    _check_sampling(body.sampling, vocabulary)
 
 
-def _check_sampling(sampling: ipc.Sampling, vocabulary: int) -> None:
-    for name in ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
-        if not math.isfinite(getattr(sampling, name)):
-            raise InvalidRequest(f"{name} must be a finite number", param=name)
-    if sampling.temperature < 0:
-        raise InvalidRequest("temperature must not be negative", param="temperature")
-    if sampling.repetition_penalty <= 0:
-        raise InvalidRequest("repetition_penalty must be above 0", param="repetition_penalty")
-    if sampling.top_k < 0:
-        raise InvalidRequest("top_k must not be negative", param="top_k")
-    if not all(math.isfinite(bias) for bias in sampling.logit_bias.values()):
-        raise InvalidRequest("logit_bias must hold finite numbers", param="logit_bias")
-    _check_ids(list(sampling.logit_bias), vocabulary, "logit_bias")
-
-
-def _check_ids(tokens: Sequence[int], vocabulary: int, param: str) -> None:
-    for token in tokens:
-        if not 0 <= token < vocabulary:
-            raise InvalidRequest(
-                f"{param} has the token id {token}, but this model's vocabulary ends at {vocabulary - 1}", param=param
-            )
+def _check_core(request: CoreRequest, vocabulary: int) -> None:
+    """What the core would refuse at the start is refused now, while there is still a status code to say it with."""
+    try:
+        validate.checked_prompt(request, vocabulary)
+        validate.check(request, vocabulary)
+    except validate.Refusal as refusal:
+        raise InvalidRequest(str(refusal), param=refusal.param) from refusal
 
 
 def _check_context(prompt: Prompt, context: int) -> None:

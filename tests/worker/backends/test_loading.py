@@ -27,7 +27,8 @@ def test_it_works() -> None:
     seen: list[tuple[str, int, int]] = []
     loaded = load(nano_model(), seen)
     size = (nano_model() / "model.safetensors").stat().st_size
-    assert (loaded.context, loaded.eos) == (2048, {EOS_TOKEN_ID})
+    assert loaded.context == 2048
+    assert loaded.eos == {EOS_TOKEN_ID}
     assert 0 < loaded.weight_bytes <= size
     assert seen[0] == ("weights", 0, size)
     assert seen[-1] == ("weights", size, size)

@@ -46,7 +46,8 @@ def test_it_works() -> None:
     assert model().tokenizer.decode(ready.prompt.tokens) == ready.prompt.text
     assert ready.plan.eos == {EOS_TOKEN_ID}
     assert ready.plan.syntax is None
-    assert ready.constraints == []
+    assert ready.core.constraints == []
+    assert ready.core.max_tokens == 64 - len(ready.prompt.tokens)
 
 
 def test_prompts_in_text_and_in_tokens() -> None:
@@ -129,8 +130,8 @@ def test_tools_are_shown_and_parsed_unless_the_choice_is_none() -> None:
 
 def test_every_choice_has_a_constraint_of_its_own() -> None:
     ready = model().ready("r", GenerateRequest(messages=HI, n=3, output_format=OutputFormat("json_object")))
-    assert len({id(constraint) for constraint in ready.constraints}) == 3
-    assert all(isinstance(constraint, Guide) for constraint in ready.constraints)
+    assert len({id(constraint) for constraint in ready.core.constraints}) == 3
+    assert all(isinstance(constraint, Guide) for constraint in ready.core.constraints)
 
 
 def test_a_constraint_waits_for_the_end_of_the_reasoning() -> None:
@@ -140,7 +141,7 @@ def test_a_constraint_waits_for_the_end_of_the_reasoning() -> None:
         template_kwargs={"continue_final_message": True},
         output_format=OutputFormat("json_object"),
     )
-    assert isinstance(thinking.ready("r", body).constraints[0], ReasoningGate)
+    assert isinstance(thinking.ready("r", body).core.constraints[0], ReasoningGate)
 
 
 def test_ignore_eos_leaves_no_token_that_ends_the_answer() -> None:
