@@ -20,7 +20,7 @@ _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/\s?#]*$")
 
 def _refuse(message: str) -> PydanticCustomError:
     # The message goes through str.format with no context: braces that come from a value must survive it.
-    return PydanticCustomError("refused", message.replace("{", "{{").replace("}", "}}"))  # type: ignore[arg-type]
+    return PydanticCustomError("refused", message.replace("{", "{{").replace("}", "}}"))
 
 
 def _one_worker(value: int) -> int:

@@ -41,7 +41,7 @@ def read_document(file: Path) -> Document:
     loader = None
     try:
         loader = yaml.SafeLoader(data)
-        root = loader.get_single_node()  # type: ignore[no-untyped-call]
+        root = loader.get_single_node()
         _Reader(loader, document).read_root(root)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
@@ -51,7 +51,7 @@ def read_document(file: Path) -> Document:
         document.problems.append((1, "the file is nested too deeply"))
     finally:
         if loader is not None:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     return document
 
 
@@ -123,7 +123,7 @@ class _Reader:
             self._problem(node, f"the tag {node.tag} is not allowed here")
             return _BROKEN
         try:
-            return self._loader.construct_object(node)  # type: ignore[no-untyped-call]
+            return self._loader.construct_object(node)
         except (yaml.YAMLError, ValueError, OverflowError):
             self._problem(node, f"{node.value!r} cannot be read")
             return _BROKEN

@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.server import Server, reactor  # first: it installs the asyncio reactor
@@ -27,7 +27,7 @@ from daphne.ws_protocol import WebSocketFactory
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import globalLogBeginner
+from twisted.logger import ILogObserver, globalLogBeginner
 from zope.interface import implementer
 
 from inference.errors import BodyTooLarge, InternalError, InvalidRequest, LmxError
@@ -178,7 +178,7 @@ def _error_body(status: int, path: str, text: str) -> tuple[bytes, str]:
     return (error.message + "\n").encode(), "text/plain; charset=utf-8"
 
 
-class _Factory(HTTPFactory):  # type: ignore[misc]  # daphne has no types
+class _Factory(HTTPFactory):
     def buildProtocol(self, addr: Any) -> Any:
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = Request
@@ -221,7 +221,7 @@ class LmxServer(Server):
             maxFramePayloadSize=self.websocket_max_frame_size,
         )
         self.server_name = ""
-        globalLogBeginner.beginLoggingTo([_log_twisted], redirectStandardIO=False, discardBuffer=True)
+        globalLogBeginner.beginLoggingTo([cast("Any", _TwistedErrors())], redirectStandardIO=False, discardBuffer=True)
         loop = reactor._asyncioEventloop
         asyncio.set_event_loop(loop)
         reactor.callLater(1, self.application_checker)
@@ -300,7 +300,11 @@ def _connections() -> list[tcp.Server]:
     return [one for one in ours if isinstance(one, tcp.Server) and one.connected]
 
 
-def _log_twisted(event: dict[str, Any]) -> None:
-    failure = event.get("log_failure")
-    if failure is not None:
-        logger.error("twisted: %s", failure.getErrorMessage(), exc_info=failure.value)
+@implementer(ILogObserver)
+class _TwistedErrors:
+    """What Twisted could not handle goes to our log; its chatter does not."""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        failure = event.get("log_failure")
+        if failure is not None:
+            logger.error("twisted: %s", failure.getErrorMessage(), exc_info=failure.value)

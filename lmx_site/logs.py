@@ -10,10 +10,10 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lmx_site.config_model import LoggingSection
@@ -24,21 +24,20 @@ _FILES = 5
 _CHATTY = ("daphne", "asyncio", "django.request", "django.security", "django.channels.server", "urllib3", "httpx")
 _QUOTING = ("ValidationError",)
 
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
-
 
 class _Safe(logging.Formatter):
-    def formatException(self, ei: ExcInfo) -> str:  # logging's name
+    def formatException(self, ei: Any) -> str:
         kind, value, trace = ei
-        if kind is None or value is None:
-            return ""
-        shown = traceback.TracebackException(kind, value, trace)
-        quoting = shown
-        while quoting is not None:
-            if quoting.exc_type_str.rpartition(".")[2] in _QUOTING:
-                quoting._str = "(message left out: it quotes the input)"  # type: ignore[attr-defined]
-            quoting = quoting.__cause__ or quoting.__context__  # type: ignore[assignment]
-        return "".join(shown.format()).rstrip()
+        if any(type(error).__name__ in _QUOTING for error in _chain(value)):
+            frames = "".join(traceback.format_tb(trace))
+            return f"{frames}{kind.__qualname__}: (the message is left out: it quotes the input)"
+        return super().formatException(ei)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class JsonFormatter(_Safe):

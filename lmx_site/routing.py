@@ -21,4 +21,4 @@ _routes: list[Any] = [
     re_path(r"^ws$", LiveConsumer.as_asgi()),  # type: ignore[arg-type]
     re_path(r"", _unknown),  # type: ignore[arg-type]
 ]
-websocket_application = URLRouter(_routes)
+websocket_application: Any = URLRouter(_routes)

@@ -1,8 +1,8 @@
 """The composition root: the only module that knows all the apps. It builds every long-lived part, once.
 
-``start()``: hub, telemetry writer, catalog (first scan), memory reader, engine, API, then the background tasks.
-``drain()``: the engine refuses new requests, finishes the running ones, ends its workers. ``stop()``: the rest, in
-reverse. The parts are imported inside ``start`` so that importing this module costs nothing.
+``start()``: hub, telemetry writer, jobs, catalog (first scan), memory reader, engine, API, then the background tasks.
+``drain()``: the engine refuses new requests, finishes the running ones, ends its workers; jobs are cancelled.
+``stop()``: the rest, in reverse. The parts are imported inside ``start`` so that importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lmx_site.supervise import keep_running
 if TYPE_CHECKING:
     from inference.engine.engine import WorkerEngine
     from models_admin.catalog import DiskCatalog
+    from models_admin.jobs import Jobs
     from monitoring.hub import Hub
     from monitoring.telemetry import TelemetryWriter
 
@@ -37,6 +38,7 @@ class Runtime:
         self.places = places
         self.catalog: DiskCatalog | None = None
         self.engine: WorkerEngine | None = None
+        self.jobs: Jobs | None = None
         self._hub: Hub | None = None
         self._telemetry: TelemetryWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,6 +49,7 @@ class Runtime:
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
         from models_admin.catalog import DiskCatalog
+        from models_admin.jobs import Jobs
         from monitoring.hub import Hub, set_hub
         from monitoring.readings import open_reader
         from monitoring.sampler import Sampler
@@ -58,6 +61,8 @@ class Runtime:
         set_hub(hub)
         telemetry = self._telemetry = TelemetryWriter(hub)
         await telemetry.start()
+        self.jobs = Jobs(hub)
+        await self.jobs.start()
         catalog = DiskCatalog(self.places.roots, default_model=models.default_model, aliases=models.aliases)
         await catalog.refresh()
         self.catalog = catalog
@@ -82,7 +87,9 @@ class Runtime:
         return set(self._tasks)
 
     async def drain(self) -> None:
-        """End all generation: politely for ``engine.drain_sec``, then by cancelling. Ends the workers."""
+        """End all generation: politely for ``engine.drain_sec``, then by cancelling. Ends workers and jobs."""
+        if self.jobs is not None:
+            await self.jobs.stop()
         if self.engine is not None:
             await self.engine.stop(self.config.engine.drain_sec)
 
@@ -104,6 +111,22 @@ class Runtime:
         set_hub(None)
         if self.catalog is not None:
             self.catalog.close()
+
+    def offer_demo(self, say: Callable[[str], None], done: Callable[[str], None]) -> None:
+        """Bring the demo model in the background where there is no model; ``done`` gets its id."""
+        from lmx_site.demo import bring_demo
+
+        catalog, jobs, hub = self.catalog, self.jobs, self._hub
+        assert catalog is not None
+        assert jobs is not None
+        assert hub is not None
+
+        async def bring() -> None:
+            name = await bring_demo(self.home, catalog, jobs, hub, say)
+            if name is not None:
+                done(name)
+
+        self.background("demo", bring)
 
     async def _rescan(self) -> None:
         while self.catalog is not None:

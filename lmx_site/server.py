@@ -12,8 +12,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from lmx_site import access, policy
 from lmx_site import announce as announcement
@@ -22,6 +22,9 @@ from lmx_site.home import HomeLock, Places, StartRefused, places, prepare
 from lmx_site.listen import bind
 from lmx_site.paths import home as lmx_home
 from lmx_site.secret import ensure_secret_key
+
+if TYPE_CHECKING:
+    from lmx_site.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +66,15 @@ def _run(config: Config, where: Places, lock: HomeLock, listener: socket.socket,
     from lmx_site.asgi import application
     from lmx_site.daphne_server import LmxServer  # first of these: it installs the reactor
     from lmx_site.lifecycle import stop_everything
-    from lmx_site.runtime import Runtime, set_runtime
+    from lmx_site.runtime import Runtime as LiveRuntime
+    from lmx_site.runtime import set_runtime
     from lmx_site.schema import migrate_if_needed
 
     logs.set_up(config.logging, where.log_file)
     for warning in where.warnings:
         logger.warning("%s", warning)
     migrate_if_needed()
-    runtime = Runtime(config, home, where)
+    runtime = LiveRuntime(config, home, where)
     set_runtime(runtime)
 
     async def start() -> None:
@@ -101,11 +105,23 @@ def _keys(config: Config) -> access.Keys:
     )
 
 
-def _announce(runtime: Any, url: str, announce: Announce) -> None:
-    names = [model.id for model in runtime.catalog.all() if model.problem is None]
-    needs_key = runtime.config.security.api_key is not None
-    for line in announcement.lines(url, names, runtime.config.models.default_model, needs_key=needs_key):
-        announce(line)
+def _announce(runtime: Runtime, url: str, say: Announce) -> None:
+    config = runtime.config
+    assert runtime.catalog is not None
+    names = [model.id for model in runtime.catalog.usable()]
+    needs_key = config.security.api_key is not None
+
+    def show(lines: Iterable[str]) -> None:
+        for line in lines:
+            say(line)
+
+    show(announcement.lines(url, names, config.models.default_model, needs_key=needs_key))
+    if names:
+        return
+    if config.models.demo:
+        runtime.offer_demo(say, lambda name: show(announcement.examples(url, name, needs_key=needs_key)))
+    else:
+        say(f"No model yet: put one (config.json and *.safetensors) below {runtime.places.models}")
 
 
 def _exit_code(failure: BaseException | None) -> int:

@@ -1,0 +1,73 @@
+"""Brings the demo model to a machine that has none, while the server already answers, and says how far it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models_admin.catalog import DiskCatalog
+    from models_admin.job_protocol import Progress
+    from models_admin.job_runner import Runner
+    from monitoring.hub import Hub
+
+logger = logging.getLogger(__name__)
+
+NAME = "SmolLM2-135M-Instruct"
+_STEPS = 4
+
+
+class ProgressLines:
+    """Turns a stream of progress into few lines: one per quarter of a phase, the first once there is something."""
+
+    def __init__(self, say: Callable[[str], None], describe: Callable[[Progress], str]) -> None:
+        self._say = say
+        self._describe = describe
+        self._last: tuple[str, int] | None = None
+
+    def show(self, progress: Progress) -> None:
+        step = progress.done * _STEPS // progress.total if progress.total else _STEPS
+        if step and (progress.phase, step) != self._last:
+            self._last = (progress.phase, step)
+            self._say(f"  demo model: {self._describe(progress)}")
+
+
+async def bring_demo(
+    home: Path, catalog: DiskCatalog, jobs: Runner, hub: Hub, say: Callable[[str], None]
+) -> str | None:
+    """The model's id once it can be loaded; None when it could not be brought, which is said."""
+    from models_admin.demo import describe, ensure_demo
+    from models_admin.job_runner import JobFailed
+
+    lines = ProgressLines(say, describe)
+
+    def on_progress(progress: Progress) -> None:
+        lines.show(progress)
+        hub.publish(
+            "jobs",
+            {
+                "id": "demo",
+                "kind": "demo",
+                "state": "running",
+                "title": NAME,
+                "done": progress.done,
+                "total": progress.total,
+                "message": describe(progress),
+            },
+            key="demo",
+        )
+
+    say(f"No model yet: bringing {NAME} as a demo (about 100 MB, once)")
+    try:
+        path = await ensure_demo(home, jobs, on_progress)
+    except JobFailed as failure:
+        logger.warning("the demo model could not be brought: %s", failure.message)
+        say(f"  the demo model could not be brought: {failure.message}")
+        say(f"  put a model (config.json and *.safetensors) below {home / 'models'}; it is found within half a minute")
+        return None
+    finally:
+        hub.publish("jobs", None, key="demo")
+    await catalog.refresh()
+    return next((ref.id for ref in catalog.usable() if ref.path == path), None)
