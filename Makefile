@@ -22,12 +22,13 @@ test:
 
 lint:
 	@$(ENVIRONMENT) base test lint
-	@$(PY) -m ruff format --check --quiet . || { echo "Some files are not formatted: make fix"; exit 1; }
-	@$(PY) -m ruff check --quiet .
-	@$(PY) -m mypy --no-error-summary $(SOURCES)
-	@$(PY) -m djlint --quiet --lint templates
-	@.venv/bin/lint-imports --no-logo >.venv/imports.log || { cat .venv/imports.log; exit 1; }
-	@echo "Lint: clean (format, rules, types, templates, imports)"
+	@failed=0; \
+	$(PY) -m ruff format --check --quiet . || { echo "Some files are not formatted: make fix"; failed=1; }; \
+	$(PY) -m ruff check --quiet . || failed=1; \
+	$(PY) -m mypy --no-error-summary $(SOURCES) || failed=1; \
+	$(PY) -m djlint --quiet --lint templates || failed=1; \
+	.venv/bin/lint-imports --no-logo >.venv/imports.log || { cat .venv/imports.log; failed=1; }; \
+	if [ $$failed = 0 ]; then echo "Lint: clean (format, rules, types, templates, imports)"; fi; exit $$failed
 
 fix:
 	@$(ENVIRONMENT) lint
