@@ -61,7 +61,7 @@ class Jobs:
         self._emit("started", job_id, kind, subject)
         task = asyncio.create_task(self._work(job_id, program, params, on_progress), name=f"job {job_id} {kind}")
         self._running[job_id] = task
-        state, error, result = JobState.FAILED, INTERRUPTED, dict[str, Any]()
+        state, error, result = JobState.FAILED, "a defect: see the log", dict[str, Any]()
         try:
             # Two ways to be cancelled: the caller is (that goes on up), or the job is by ``cancel`` (a refusal).
             await asyncio.wait({task})
@@ -74,6 +74,9 @@ class Jobs:
         except JobFailed as failure:
             error = failure.message
             raise
+        except OSError as failure:
+            error = f"the program cannot be started: {failure.strerror or failure}"
+            raise JobFailed(error) from failure
         except asyncio.CancelledError:
             state, error = JobState.CANCELLED, "cancelled"
             task.cancel()

@@ -42,7 +42,8 @@ def test_making_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_makers_import_no_mlx_into_the_tests_process() -> None:
-    assert "mlx" not in sys.modules
+    code = "import sys; from tests.material import nano_model; nano_model(); sys.exit('mlx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False).returncode == 0
 
 
 def test_facts_of_good_and_broken(tmp_path: Path) -> None:
