@@ -54,6 +54,7 @@ class ChoiceOutput:
         if plan.syntax is not None and plan.parse is not None:
             for kind in ("content", "reasoning"):
                 self._gates[kind] = ToolGate(plan.syntax, plan.parse, plan.known_tools)
+        self._plain = not self._gates and isinstance(self._splitter, Plain)
         self._kind: Kind = "content"
         self._delta: ipc.Delta | None = None
         self._waiting: deque[tuple[int, ipc.TokenLogprob]] = deque()
@@ -76,13 +77,17 @@ class ChoiceOutput:
             return
         if logprobs is not None:
             self._waiting.append((self._content_in, self._logprob(token, logprobs)))
-        thinking = self._splitter.thinking
         text = self._detokenizer.add(token)
-        if text:
+        if self._plain:
+            if text:
+                self._say_content(text)
+        else:
+            thinking = self._splitter.thinking
             self._text(text)
-        if thinking or self._splitter.thinking:
-            self.reasoning_tokens += 1
-        self._release_logprobs()
+            if thinking or self._splitter.thinking:
+                self.reasoning_tokens += 1
+        if self._waiting:
+            self._release_logprobs()
 
     def take(self) -> ipc.Delta | None:
         """What was gained since the last call."""
@@ -109,7 +114,8 @@ class ChoiceOutput:
         return self._delta
 
     def _text(self, text: str) -> None:
-        self._parts(self._splitter.feed(text))
+        if text:
+            self._parts(self._splitter.feed(text))
 
     def _parts(self, parts: list[Any]) -> None:
         for part in parts:
@@ -142,7 +148,11 @@ class ChoiceOutput:
     def _say(self, kind: Kind, text: str) -> None:
         if kind == "reasoning":
             self._open_delta().reasoning += text
-        elif self.stopped is None:
+        else:
+            self._say_content(text)
+
+    def _say_content(self, text: str) -> None:
+        if self.stopped is None:
             self._content_in += len(text)
             self._content_gained(self._stop.feed(text))
 
