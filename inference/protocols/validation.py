@@ -20,6 +20,8 @@ class WireModel(BaseModel):
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_MOST_ERRORS = 50
+
 
 def validate(model: type[Model], body: dict[str, Any]) -> Model:
     """``body`` as ``model``; ``InvalidRequest`` with ``param`` set to the path of the first fault."""
@@ -49,16 +51,19 @@ def unknown_fields(value: BaseModel, prefix: str = "") -> Iterator[str]:
 
 
 def _refusal(errors: list[ErrorDetails], body: dict[str, Any]) -> InvalidRequest:
-    # Each branch of a union complains; the one that came deepest is the one the client meant.
-    first = _path(errors[0], body)
-    rivals = [error for error in errors if _path(error, body).startswith(first)]
-    best = max(rivals, key=lambda error: len(_path(error, body)))
-    param = _path(best, body)
-    same = [error for error in rivals if _path(error, body) == param]
-    code = "missing_required_parameter" if best["type"] == "missing" else "invalid_value"
-    if any(error["type"].endswith("_type") for error in same):
-        code = "invalid_type"
-    return refuse(param, _sentence(same), code=code)
+    # Each branch of a union complains. The one that the client meant is the one whose types fitted, or fitted deepest.
+    found = [(_path(error, body), error) for error in errors[:_MOST_ERRORS]]
+    first = found[0][0]
+    rivals = [(path, error) for path, error in found if path == first or path.startswith((first + ".", first + "["))]
+    param, best = max(rivals, key=lambda rival: (not _is_type_error(rival[1]), len(rival[0])))
+    if not _is_type_error(best):
+        code = "missing_required_parameter" if best["type"] == "missing" else "invalid_value"
+        return refuse(param, _sentence([best]), code=code)
+    return refuse(param, _sentence([error for path, error in rivals if path == param]), code="invalid_type")
+
+
+def _is_type_error(error: ErrorDetails) -> bool:
+    return error["type"].endswith("_type")
 
 
 def _path(error: ErrorDetails, body: dict[str, Any]) -> str:
@@ -77,6 +82,8 @@ def _path(error: ErrorDetails, body: dict[str, Any]) -> str:
 def _sentence(errors: list[ErrorDetails]) -> str:
     if errors[0]["type"] == "missing":
         return "is required"
+    if errors[0]["type"] == "extra_forbidden":
+        return "is not a parameter of this route"
     wishes = dict.fromkeys(_wish(error) for error in errors)
     return f"{' or '.join(wishes)}, not {describe(errors[0]['input'])}"
 

@@ -186,6 +186,7 @@ class FakeEngine:
         self.scripts: list[Script] = []
         self.requests: list[GenerateRequest] = []
         self.generations: list[FakeGeneration] = []
+        self.made = asyncio.Event()
         self.flying: dict[str, FakeGeneration] = {}
         self.load_gate: asyncio.Event | None = None
         self.waiting_for_load = asyncio.Event()
@@ -213,6 +214,7 @@ class FakeEngine:
             raise script[0]
         generation = FakeGeneration(self, request, record, script)
         self.generations.append(generation)
+        self.made.set()
         self.flying[record.id] = generation
         return generation
 

@@ -33,8 +33,7 @@ async def test_the_status_waits_for_the_start(wire: Open, engine: FakeEngine) ->
     client = wire(CHAT, chat(stream=True))
     await client.send()
     opening = asyncio.create_task(client.start())
-    while not engine.generations:
-        await asyncio.sleep(0)
+    await engine.made.wait()
     assert not opening.done()
     gate.set()
     assert await opening == 200
@@ -78,8 +77,7 @@ async def test_leaving_before_the_start_cancels(wire: Open, engine: FakeEngine, 
     engine.scripts.append([asyncio.Event()])
     client = wire(CHAT, chat(stream=streaming))
     await client.send()
-    while not engine.generations:
-        await asyncio.sleep(0)
+    await engine.made.wait()
     await client.leave()
     await asyncio.wait_for(engine.generations[0].left.wait(), 5)
 

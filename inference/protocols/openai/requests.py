@@ -49,13 +49,15 @@ _RESERVED_TEMPLATE_KWARGS = frozenset(
     }
 )
 
-TokenId = Annotated[int, Field(ge=0, le=MAX_INT)]
+# Lists fail at their first fault: a body of millions of wrong items must not become millions of errors.
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INT)]], Field(fail_fast=True)]
+Strings = Annotated[list[str], Field(fail_fast=True)]
 
 
 class ChatRequest(CommonParams):
     """``POST /v1/chat/completions``."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], Field(fail_fast=True)] = Field(min_length=1)
     max_completion_tokens: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(
         None, description="Today's name of max_tokens."
     )
@@ -75,7 +77,7 @@ class ChatRequest(CommonParams):
 class CompletionRequest(CommonParams):
     """``POST /v1/completions``. ``prompt`` is one text or one list of token ids, also as the only item of a list."""
 
-    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+    prompt: str | Strings | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
