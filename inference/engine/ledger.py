@@ -70,7 +70,7 @@ class Ledger:
         return Situation(self._watch.reading, self._watch.limits, residents)
 
     def _resident(self, run: ModelRun, steady: str | None) -> Resident:
-        held = self.footprint(run)
+        held = max(self.footprint(run), run.returning)
         promised = max(0, run.need - held) if run.state == "loading" else 0
         if run.state == "ready":
             promised = self._kv_promise(run.id)
@@ -84,8 +84,8 @@ class Ledger:
             last_used=run.last_used or run.loaded_at or 0.0,
         )
 
-    def plan_load(self, run: ModelRun, *, first: bool, patient: bool) -> Plan:
-        """A plan for loading; only the first in line may have others evicted."""
+    def plan_load(self, run: ModelRun, *, first: bool, patient: bool = True) -> Plan:
+        """A plan for loading; only the first in line may have others evicted, only the patient wait for busy ones."""
         may_evict = first and self._settings.auto_evict_lru
         return plan(self.need(run), self.situation(), may_evict=may_evict, patient=patient)
 

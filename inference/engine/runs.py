@@ -57,7 +57,10 @@ class Waiter:
 
 @dataclass(eq=False, slots=True)
 class ModelRun:
-    """``need`` is what the load was planned with (bytes); ``retry_at`` in loop time, ``loaded_at`` in epoch time."""
+    """``need`` is what the load was planned with, ``returning`` what a leaving worker held (bytes).
+
+    ``retry_at`` is in monotonic time, ``loaded_at`` and ``last_used`` in epoch time.
+    """
 
     ref: ModelRef
     state: RunState = "unloaded"
@@ -71,6 +74,7 @@ class ModelRun:
     progress: ipc.LoadProgress | None = None
     load_task: asyncio.Task[None] | None = None
     leaving: bool = False
+    returning: int = 0
     users: int = 0
     need: int = 0
     retry_at: float = 0.0
@@ -93,6 +97,12 @@ class ModelRun:
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
             waiter.refuse(error)
+
+    def refuse_owner(self, error: BaseException) -> None:
+        """Requests wait for busy models to become idle; the owner, at a button, is told at once."""
+        for waiter in self.waiters:
+            if waiter.by_owner:
+                waiter.refuse(error)
 
     def resolve_unloaders(self) -> None:
         unloaders, self.unloaders = self.unloaders, []

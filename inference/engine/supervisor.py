@@ -29,7 +29,7 @@ from inference.engine.launch import LaunchFailed, LaunchHooks, launch, load_comm
 from inference.engine.ledger import KvPromise, Ledger
 from inference.engine.mailbox import Mailbox
 from inference.engine.memory import MemoryWatch
-from inference.engine.policy import Load, Refuse, refusal
+from inference.engine.policy import Load, Refuse, Wait, refusal
 from inference.engine.runs import Lease, ModelRun, Waiter, death_of, refusal_to_wait, shutting_down
 from inference.engine.settings import EngineSettings
 from inference.engine.worker_client import WorkerClient
@@ -192,9 +192,8 @@ class Supervisor:
             waiter.future.set_result(None)
             return
         run.users += 1
-        waiter.future.set_result(
-            Lease(run.client, run.loaded, run.queue, partial(self._post, partial(self._release, run)))
-        )
+        on_release = partial(self._post, partial(self._release, run))
+        waiter.future.set_result(Lease(run.client, run.loaded, run.queue, on_release))
 
     def _release(self, run: ModelRun) -> None:
         run.users -= 1
@@ -210,16 +209,14 @@ class Supervisor:
             if not run.waiters or run.state == "loading" or run.leaving:
                 del self._demands[run.id]
                 continue
-            delay = run.retry_at - time.monotonic()
-            if delay > 0:
+            if (delay := run.retry_at - time.monotonic()) > 0:
                 asyncio.get_running_loop().call_later(delay, self._post, lambda: None)
                 continue
             self._decide(run, first)
             first = first and run.id not in self._demands
 
     def _decide(self, run: ModelRun, first: bool) -> None:
-        patient = not any(waiter.by_owner for waiter in run.waiters)
-        decision = self.ledger.plan_load(run, first=first, patient=patient)
+        decision = self.ledger.plan_load(run, first=first)
         match decision:
             case Load(evict=()):
                 del self._demands[run.id]
@@ -230,6 +227,9 @@ class Supervisor:
             case Refuse() if first:
                 del self._demands[run.id]
                 run.refuse_all(refusal(run.id, decision, self.ledger.situation(), time.time()))
+            case Wait() if (final := self.ledger.plan_load(run, first=first, patient=False)) != decision:
+                assert isinstance(final, Refuse)
+                run.refuse_owner(refusal(run.id, final, self.ledger.situation(), time.time()))
 
     def _begin_load(self, run: ModelRun) -> None:
         run.state, run.reason, run.progress = "loading", None, None
@@ -337,19 +337,20 @@ class Supervisor:
         self._mailbox.spawn(self._vanish(run, client, drain_s), f"unload {run.id}")
 
     def _dismiss(self, run: ModelRun, error: LmxError) -> None:
-        run.leaving = True
+        run.leaving, run.returning = True, self.ledger.footprint(run)
         if run.queue is not None:
             run.queue.close(error)
 
     async def _vanish(self, run: ModelRun, client: WorkerClient, drain_s: float | None) -> None:
         """See a worker off: drained (``drain_s``) or already dead (None), until its memory is back."""
-        held, used_before = self.ledger.footprint(run), self._watch.reading.used
+        used_before = self._watch.reading.used
         await (client.child.wait() if drain_s is None else client.close(drain_s))
-        back = not self._granting or await self.ledger.returned(client.pid, held, used_before)
-        self._post(partial(self._gone, run, held, back))
+        back = not self._granting or await self.ledger.returned(client.pid, run.returning, used_before)
+        self._post(partial(self._gone, run, back))
 
-    def _gone(self, run: ModelRun, held: int, back: bool) -> None:
-        run.client, run.loaded, run.queue, run.leaving, run.need = None, None, None, False, 0
+    def _gone(self, run: ModelRun, back: bool) -> None:
+        held, run.returning, run.need, run.leaving = run.returning, 0, 0, False
+        run.client, run.loaded, run.queue = None, None, None
         if run.state == "draining":
             self._events.emit("model.unloaded", model=run.id, message=run.reason, freed_bytes=held)
             run.state, run.reason, run.loaded_at = "unloaded", None, None

@@ -7,7 +7,6 @@ what it had queued is dropped; all others keep every event.
 
 from __future__ import annotations
 
-import os
 import queue
 import select
 import socket
@@ -18,19 +17,30 @@ from collections.abc import Callable
 import msgspec
 
 from inference import ipc
-from inference.worker.lifeline import EXIT_PARENT_GONE
 
 LIMIT_BYTES = 16 * 1024 * 1024
 _BLOCKED_POLL_S = 0.05
+_FRAME_EVENTS = 512
 _REMEMBERED_VICTIMS = 1024
 
 
 class Outbox:
-    """Thread-safe, ordered, never blocks the caller. ``on_overload`` is called with the id of the request it ended."""
+    """Thread-safe, ordered, never blocks the caller.
 
-    def __init__(self, sock: socket.socket, on_overload: Callable[[str], None], limit_bytes: int = LIMIT_BYTES) -> None:
+    ``on_overload`` is called with the id of the request it ended, ``on_broken`` when nobody can read any more.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        on_overload: Callable[[str], None],
+        on_broken: Callable[[], None],
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> None:
         self._socket = sock
         self._on_overload = on_overload
+        self._on_broken = on_broken
         self._limit = limit_bytes
         self._queue: queue.SimpleQueue[list[ipc.Event] | None] = queue.SimpleQueue()
         self._backlog: deque[tuple[list[ipc.Event], bytes]] = deque()
@@ -61,11 +71,11 @@ class Outbox:
                 else:
                     _, frame = self._frame(self._gather(block=True))
                 self._send(frame)
-        except OSError:
-            os._exit(EXIT_PARENT_GONE)
+        except (OSError, ValueError):
+            self._on_broken()
 
     def _gather(self, *, block: bool) -> list[ipc.Event]:
-        """Everything queued right now, as one list; with ``block`` waits for the first piece."""
+        """What is queued right now, up to a frame's worth, as one list; with ``block`` waits for the first piece."""
         gathered: list[ipc.Event] = []
         try:
             piece = self._queue.get() if block else self._queue.get_nowait()
@@ -74,6 +84,8 @@ class Outbox:
                     self._closing = True
                 else:
                     gathered.extend(piece)
+                if self._closing or len(gathered) >= _FRAME_EVENTS:
+                    break
                 piece = self._queue.get_nowait()
         except queue.Empty:
             pass
@@ -110,8 +122,8 @@ class Outbox:
 
     def _absorb(self) -> None:
         """Move newly queued events to the backlog, and shed a request while it is over the limit."""
-        events, frame = self._frame(self._gather(block=False))
-        if events:
+        while not self._queue.empty():
+            events, frame = self._frame(self._gather(block=False))
             self._backlog.append((events, frame))
             self._backlog_bytes += len(frame)
         while self._backlog_bytes > self._limit and self._shed():

@@ -80,7 +80,7 @@ class WorkerProcess:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._outbox = Outbox(sock, self._cancel_overloaded)
+        self._outbox = Outbox(sock, on_overload=self._cancel_overloaded, on_broken=lambda: os._exit(EXIT_PARENT_GONE))
         self._emit = self._outbox.emit
         self._prepare_lane = Lane("prepare")
         self._embed_lane = Lane("embed")

@@ -31,7 +31,7 @@ PATIENCE_S = 20.0
 async def until(condition: Callable[[], bool], what: str = "") -> None:
     """Return once ``condition()`` holds; the limit only keeps a broken test from hanging."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
+        while not condition():
             await asyncio.sleep(0.005)
 
 
