@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import statistics
 import sys
 import time
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROMPT_TOKENS = 48
+_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning)": ?"[^"]')
+"""Text that is not empty, in the role chunk or any other."""
 SETTINGS: dict[str, float] = {"temperature": 0.8, "min_p": 0.05}
 _WORDS = [
     "river",
@@ -78,10 +81,10 @@ async def one(host: str, port: int, payload: dict[str, Any]) -> Stream:
             now = time.perf_counter()
             if not answer:
                 answer = chunk
-            if b'"content"' in chunk or b'"reasoning' in chunk or b'"tool_calls"' in chunk:
+            if _TEXT.search(chunk):
                 if stream.ttft:
                     stream.gaps.append(now - last)
-                elif b'"content":""' not in chunk and b'"content": ""' not in chunk:
+                else:
                     stream.ttft = now - began
                 last = now
             tail = (tail + chunk)[-8192:]
