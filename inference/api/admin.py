@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 api = JsonApi(
     prefix="/admin/",
     title="Opta-LMX admin API",
-    version=product_version(),
     description="Loads and unloads the models of this machine and tells how they do.",
 )
 

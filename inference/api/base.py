@@ -18,7 +18,7 @@ from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 from pydantic import BaseModel
 
-from inference.api.deps import require
+from inference.api.deps import product_version, require
 from inference.errors import BodyTooLarge, InternalError, InvalidRequest, LmxError, NotFound
 from inference.principal import Scope
 from inference.protocols.errors import error_response
@@ -49,9 +49,9 @@ _ERROR_SCHEMA: dict[str, Any] = {
 class JsonApi(NinjaAPI):
     """An API whose views are registered with ``route``. ``routes`` maps each path to its methods."""
 
-    def __init__(self, *, prefix: str, title: str, version: str, description: str) -> None:
+    def __init__(self, *, prefix: str, title: str, description: str) -> None:
         name = "lmx-" + prefix.strip("/")
-        super().__init__(title=title, version=version, description=description, urls_namespace=name)
+        super().__init__(title=title, description=description, urls_namespace=name)
         self.prefix = prefix
         self.routes: dict[str, list[str]] = {}
         self._bodies: dict[str, type[BaseModel]] = {}
@@ -99,6 +99,7 @@ class JsonApi(NinjaAPI):
     def get_openapi_schema(self, *, path_prefix: str | None = None, path_params: Any = None) -> Any:
         """ninja's document with our body schemas and the error shape in its components."""
         document = super().get_openapi_schema(path_prefix=path_prefix, path_params=path_params)
+        document["info"]["version"] = product_version()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas["Error"] = _ERROR_SCHEMA
         for name, model in self._bodies.items():

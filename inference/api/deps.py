@@ -1,4 +1,4 @@
-"""What the API is given by the site: catalog, events, strictness; and who is asking.
+"""What the API is given by the site: catalog, events, strictness, version; and who is asking.
 
 ``configure`` is called by the runtime when it starts, and without arguments when it stops.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
 from typing import Any, Protocol
 
 from django.http import HttpRequest
@@ -54,16 +55,19 @@ class Services:
     catalog: Catalog | None = None
     events: EventSource | None = None
     strict: bool = False
+    version: str = ""
     since: float = field(default_factory=time.time)
 
 
 _services = Services()
 
 
-def configure(*, catalog: Catalog | None = None, events: EventSource | None = None, strict: bool = False) -> None:
-    """Give the API what it works with."""
+def configure(
+    *, catalog: Catalog | None = None, events: EventSource | None = None, strict: bool = False, version: str = ""
+) -> None:
+    """Give the API what it works with; ``version`` is the product's."""
     global _services
-    _services = Services(catalog, events, strict)
+    _services = Services(catalog, events, strict, version or _installed_version())
 
 
 def services() -> Services:
@@ -103,8 +107,11 @@ def require(request: HttpRequest, scope: Scope) -> None:
 
 
 def product_version() -> str:
-    """The installed version; a checkout that was never installed has none."""
+    return _services.version or _installed_version()
+
+
+def _installed_version() -> str:
     try:
-        return version("opta-lmx")
-    except PackageNotFoundError:
+        return installed("opta-lmx")
+    except PackageNotFoundError:  # a checkout that was never installed
         return "0.0.0+checkout"

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from inference.api.base import JsonApi, json_response
-from inference.api.deps import catalog, principal, product_version, services
+from inference.api.deps import catalog, principal, services
 from inference.api.describe import model_object
 from inference.engine import get_engine
 from inference.engine.contract import ModelStatus
@@ -21,7 +21,6 @@ from inference.protocols.serving import Call, respond
 api = JsonApi(
     prefix="/v1/",
     title="Opta-LMX inference API",
-    version=product_version(),
     description="OpenAI-compatible inference on the models of this machine.",
 )
 

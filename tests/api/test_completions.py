@@ -29,14 +29,6 @@ async def test_a_stream_gives_the_same(api: Api) -> None:
     assert last["usage"] == (await api.post(COMPLETIONS, ONCE))[1]["usage"]
 
 
-async def test_echo_repeats_the_prompt(api: Api, engine: FakeEngine) -> None:
-    _, body = await api.post(COMPLETIONS, {**ONCE, "echo": True})
-    assert body["choices"][0]["text"] == "Once Hello"
-    chunks = (await api.stream(COMPLETIONS, {**ONCE, "echo": True}))[:-1]
-    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "Once Hello"
-    assert not engine.requests[0].echo
-
-
 async def test_logprobs(api: Api, engine: FakeEngine) -> None:
     tokens = [
         TokenLogprob(1, "Hé", "Hé".encode(), -0.1, [TopLogprob(1, "Hé", "Hé".encode(), -0.1)]),

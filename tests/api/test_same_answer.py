@@ -104,10 +104,10 @@ def test_chat(parts: list[list[RequestEvent]], reason: str, joined: bool) -> Non
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(deltas, min_size=1, max_size=4), max_size=6), st.booleans(), st.booleans())
-def test_completions(parts: list[list[RequestEvent]], joined: bool, echo: bool) -> None:
+@given(st.lists(st.lists(deltas, min_size=1, max_size=4), max_size=6), st.booleans())
+def test_completions(parts: list[list[RequestEvent]], joined: bool) -> None:
     played: Script = [[started()], *parts, [finished(choice=1)], [finished("length")]]
-    body: dict[str, Any] = {"prompt": "Once ", "n": 2, **({"echo": True} if echo else {"logprobs": 2})}
+    body: dict[str, Any] = {"prompt": "Once ", "n": 2, "logprobs": 2}
     single, frames = asyncio.run(both(completion_call, body, played, joined))
     for choice in single["choices"]:
         mine = [part for frame in frames for part in frame["choices"] if part["index"] == choice["index"]]

@@ -14,7 +14,7 @@ from inference.principal import Principal
 from inference.protocols.openai import chat_call
 from inference.protocols.serving import Call, respond, stream
 from tests.api.conftest import CHAT, Api, Wire, chat, payloads
-from tests.api.fake_engine import FakeEngine, at_once, finished, started, text
+from tests.api.fake_engine import FakeEngine, Script, at_once, finished, started, text
 
 OWNER = Principal("owner", "tests", frozenset({"inference", "admin"}))
 Open = Callable[[str, dict[str, Any]], Wire]
@@ -127,7 +127,8 @@ async def test_a_server_that_stops_ends_its_streams_with_an_error(engine: FakeEn
 
 async def test_a_fast_generation_lets_others_run(engine: FakeEngine) -> None:
     engine.between_batches = at_once
-    engine.scripts.append([[started()], *[[text("x")] for _ in range(500)], [finished()]])
+    many: Script = [[text("x")] for _ in range(500)]
+    engine.scripts.append([[started()], *many, [finished()]])
     turns = 0
 
     async def other() -> None:

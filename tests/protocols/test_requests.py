@@ -151,6 +151,7 @@ def test_prompts_of_completions() -> None:
     assert completion(prompt=["Once"]).prompt == "Once"
     assert completion(prompt=[5, 6]).prompt == [5, 6]
     assert completion(prompt=[[5, 6]]).prompt == [5, 6]
+    assert completion(echo=True).echo
     assert completion(logprobs=0).sampling.top_logprobs == 0
     assert completion(logprobs=3).sampling.top_logprobs == 3
 

@@ -56,7 +56,6 @@ def completion_call(
         include_usage=_include_usage(params),
         logprobs=params.logprobs is not None,
         path=endpoint,
-        echo=request.prompt if params.echo and isinstance(request.prompt, str) else "",
     )
     return _call(params, request, record, wording, unknown)
 

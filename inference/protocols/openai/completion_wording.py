@@ -1,4 +1,4 @@
-"""Text completions: chunks and body. Both have one shape; ``echo`` puts the prompt before the answer."""
+"""Text completions: chunks and body, which have one shape."""
 
 from __future__ import annotations
 
@@ -23,18 +23,14 @@ _dumps = orjson.dumps
 
 
 class CompletionWording:
-    """One completion request's answer. ``echo`` is the prompt's text to repeat, or empty."""
+    """One completion request's answer. ``include_usage`` is the stream option; ``logprobs`` whether asked for."""
 
-    def __init__(
-        self, id: str, model: str, n: int, *, include_usage: bool, logprobs: bool, path: str, echo: str = ""
-    ) -> None:
+    def __init__(self, id: str, model: str, n: int, *, include_usage: bool, logprobs: bool, path: str) -> None:
         self._id = id
         self._model = model
-        self._n = n
         self._include_usage = include_usage
         self._logprobs = logprobs
         self._path = path
-        self._echo = echo
         self._created = int(time.time())
         self._head = b""
         self._offsets = [0] * n
@@ -43,9 +39,7 @@ class CompletionWording:
 
     def begin(self, record: RequestRecord) -> bytes:
         self._head = b"data: " + _dumps(self._fixed(record))[:-1] + b',"choices":[{"index":'
-        if not self._echo:
-            return b""
-        return b"".join(self._text(choice, self._echo) + self._tail for choice in range(self._n))
+        return b""
 
     def delta(self, event: Delta) -> bytes:
         # A completion has no place for reasoning apart: the model's text is given as it came.
@@ -92,7 +86,7 @@ class CompletionWording:
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         return {
             "index": index,
-            "text": self._echo + "".join(choice.written),
+            "text": "".join(choice.written),
             "logprobs": completion_logprobs(choice.logprobs, 0) if self._logprobs else None,
             "finish_reason": _reason(choice.reason),
         }

@@ -107,8 +107,6 @@ def completion_request(completion: CompletionRequest) -> GenerateRequest:
     """What the worker is to do; ``InvalidRequest`` names what it cannot."""
     check_common(completion)
     prompt = _single_prompt(completion.prompt)
-    if completion.echo and not isinstance(prompt, str):
-        raise refuse("echo", "needs the prompt as text", code="unsupported_parameter")
     if completion.echo and completion.logprobs is not None:
         raise refuse("echo", "cannot be combined with logprobs", code="unsupported_parameter")
     bound = COMPLETION_DEFAULT_TOKENS if completion.max_tokens is None else max_tokens(completion.max_tokens)
@@ -118,6 +116,7 @@ def completion_request(completion: CompletionRequest) -> GenerateRequest:
         max_tokens=bound,
         stop=stops(completion.stop),
         ignore_eos=bool(completion.ignore_eos),
+        echo=bool(completion.echo),
         sampling=sampling(completion, completion.logprobs),
     )
 

@@ -1,0 +1,101 @@
+"""The real server, a real model in a real worker, the official client over a real socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from tests.live.process import LiveServer
+from tests.material import models_dir
+
+pytestmark = [pytest.mark.live, pytest.mark.slow]
+HI: list[Any] = [{"role": "user", "content": "Say something."}]
+
+
+@pytest.fixture
+def server(start_server: Callable[..., LiveServer], tmp_path: Path) -> LiveServer:
+    models_dir(tmp_path / "models", "tiny")
+    return start_server(tmp_path, LMX_ENGINE__BACKEND="vllm_mlx")
+
+
+@pytest.fixture
+def client(server: LiveServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="bot-3", max_retries=0) as found:
+        yield found
+
+
+def chunk_text(chunks: list[ChatCompletionChunk], choice: int = 0) -> str:
+    return "".join(c.delta.content or "" for chunk in chunks for c in chunk.choices if c.index == choice)
+
+
+def test_every_parameter_of_the_first_release(client: openai.OpenAI, server: LiveServer) -> None:
+    parameters: dict[str, Any] = {
+        "model": "tiny",
+        "messages": [{"role": "developer", "content": "Be odd."}, *HI],
+        "max_completion_tokens": 12,
+        "temperature": 1.2,
+        "top_p": 0.9,
+        "seed": 11,
+        "n": 2,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.5,
+        "logit_bias": {"40": 3},
+        "logprobs": True,
+        "top_logprobs": 3,
+        "stop": ["\x00never"],
+        "user": "somebody",
+        "extra_body": {"top_k": 50, "min_p": 0.01, "repetition_penalty": 1.1, "unheard_of": 1},
+    }
+    raw = client.chat.completions.with_raw_response.create(**parameters)
+    assert raw.headers["x-lmx-ignored"] == "unheard_of"
+    whole = ChatCompletion.model_validate(json.loads(raw.text), strict=True)
+    chunks = list(client.chat.completions.create(**parameters, stream=True, stream_options={"include_usage": True}))
+    for index, choice in enumerate(whole.choices):
+        assert choice.message.content == chunk_text(chunks, index)
+        assert choice.logprobs is not None
+        tokens = choice.logprobs.content or []
+        assert len(tokens) == 12
+        assert all(len(token.top_logprobs) == 3 for token in tokens)
+    assert whole.choices[0].message.content != whole.choices[1].message.content
+    assert chunks[-1].usage == whole.usage
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 24
+    assert {choice.finish_reason for choice in whole.choices} == {"length"}
+
+    completion = client.completions.create(model="tiny", prompt="Once", max_tokens=5, logprobs=2, seed=1)
+    Completion.model_validate(completion.model_dump(), strict=True)
+    echoed = client.completions.create(model="tiny", prompt="Once", max_tokens=5, seed=1, echo=True)
+    assert echoed.choices[0].text == "Once" + completion.choices[0].text
+
+    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
+    wanted: Any = {
+        "type": "json_schema",
+        "json_schema": {"name": "s", "schema": schema | {"additionalProperties": False}},
+    }
+    answer = client.chat.completions.create(model="tiny", messages=HI, max_tokens=60, response_format=wanted, seed=3)
+    assert json.loads(answer.choices[0].message.content or "")["a"] in ("x", "y")
+
+    with pytest.raises(openai.BadRequestError) as long:
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "word " * 9000}])
+    assert long.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="tiny", messages=HI, logit_bias={"2000000000": 5})
+
+    listed = client.models.retrieve("tiny")
+    assert listed.model_extra is not None
+    assert listed.model_extra["state"] == "ready"
+
+    status = httpx.get(f"{server.url}/admin/status").json()
+    assert status["requests"] == []
+    assert status["models"][0]["memory_used_bytes"] > 0
+    gone = httpx.request("DELETE", f"{server.url}/admin/model/unload", params={"model_id": "tiny"}).json()
+    assert gone["status"] == "unloaded"
+    assert gone["memory_freed_bytes"] > 0
