@@ -21,7 +21,7 @@ from lmx_site.observe import request_id
 
 _FILE_BYTES = 20 * 1024 * 1024
 _FILES = 5
-_CHATTY = ("daphne", "asyncio", "django.request", "django.security", "django.channels.server", "urllib3", "httpx")
+CHATTY = ("daphne", "asyncio", "django.request", "django.security", "django.channels.server", "urllib3", "httpx")
 _QUOTING = ("ValidationError",)
 
 
@@ -87,7 +87,7 @@ def set_up(section: LoggingSection, file: Path) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler, terminal]
     root.setLevel(section.level)
-    for name in _CHATTY:
+    for name in CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(section.level)))
     # Statuses are in the access lines already; here only what a view raised.
     logging.getLogger("django.request").addFilter(lambda record: record.exc_info is not None)
