@@ -162,7 +162,12 @@ async def test_closing_ends_the_iteration_wherever_it_waits() -> None:
 async def test_other_threads_may_publish() -> None:
     hub = Hub()
     subscription = hub.subscribe(["events"])
-    threads = [threading.Thread(target=lambda: [hub.emit("x") for _ in range(50)]) for _ in range(4)]
+
+    def emit_many() -> None:
+        for _ in range(50):
+            hub.emit("x")
+
+    threads = [threading.Thread(target=emit_many) for _ in range(4)]
     for thread in threads:
         thread.start()
     numbers: list[int | None] = []
