@@ -24,6 +24,7 @@ from inference.ipc import FrameError, FrameSplitter
 
 KEPT_LINES = 200
 _LINE_LIMIT = 4096
+_BUFFER_BYTES = 1024 * 1024
 _AFTER_EOF_S = 2.0
 _STATUS_GRACE_S = 0.2
 _DROPPED_VARIABLES = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONASYNCIODEBUG")
@@ -70,6 +71,14 @@ def describe_return_code(code: int) -> str:
         return f"signal {-code} ({signal.Signals(-code).name})"
     except ValueError:
         return f"signal {-code}"
+
+
+def _enlarge_buffers(*pair: socket.socket) -> None:
+    """macOS gives a Unix socket 8 KiB, less than one frame of a busy worker."""
+    for end in pair:
+        with contextlib.suppress(OSError):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
 
 
 class Child(asyncio.Protocol):
@@ -121,6 +130,7 @@ class Child(asyncio.Protocol):
         """
         child = cls(name, on_frame, on_exit, on_line, heartbeat)
         ours, theirs = socket.socketpair()
+        _enlarge_buffers(ours, theirs)
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(

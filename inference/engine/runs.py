@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from inference import ipc
@@ -15,7 +15,7 @@ from inference.engine.child import ChildExit
 from inference.engine.contract import ModelStatus, RunState
 from inference.engine.crashes import Stopped
 from inference.engine.worker_client import WorkerClient
-from inference.errors import LmxError, ModelUnavailable, TooManyRequests, WorkerDied
+from inference.errors import InsufficientMemory, LmxError, ModelUnavailable, TooManyRequests, WorkerDied
 
 
 class Lease:
@@ -90,6 +90,11 @@ class ModelRun:
         return self.ref.id
 
     @property
+    def able(self) -> bool:
+        """Loaded and alive; a worker may be dead before the loop has read the message of it."""
+        return self.state == "ready" and self.client is not None and self.client.child.alive
+
+    @property
     def busy(self) -> bool:
         return self.users > 0 or self.state == "loading" or any(waiter.here for waiter in self.waiters)
 
@@ -136,6 +141,32 @@ class ModelRun:
             stats=client.stats if client is not None else None,
             recent_stderr=list(client.child.recent_lines) if client is not None else self.recent_lines,
         )
+
+
+def snapshot(run: ModelRun, ref: ModelRef, stopped: Stopped | None, footprint: int) -> ModelStatus:
+    """A status that also knows what no load has found out yet: a problem on disk, a stop from before a restart."""
+    status = run.status(footprint)
+    if status.state == "stopped-after-crashes" and stopped is None:
+        status.state, status.reason = "unloaded", None
+    if status.state == "unloaded" and stopped is not None:
+        status.state, status.reason = "stopped-after-crashes", stopped.reason
+    elif status.state == "unloaded" and ref.problem is not None:
+        status.state, status.reason = "failed", ref.problem
+    return status
+
+
+def load_failure(run: ModelRun, error: LmxError, back_off: float) -> LmxError:
+    """A failed load as those are told who waited for it."""
+    if isinstance(error, InsufficientMemory):
+        return error
+    return ModelUnavailable(f"{run.id} failed to load: {error.message}", retry_after=back_off)
+
+
+def serve_queues(runs: Iterable[ModelRun]) -> None:
+    """Memory may have come free: see whether answers that waited for it fit now."""
+    for run in runs:
+        if run.queue is not None:
+            run.queue.serve()
 
 
 def shutting_down() -> ModelUnavailable:

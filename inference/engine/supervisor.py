@@ -30,7 +30,17 @@ from inference.engine.ledger import KvPromise, Ledger
 from inference.engine.mailbox import Mailbox
 from inference.engine.memory import MemoryWatch
 from inference.engine.policy import Load, Refuse, Wait, refusal
-from inference.engine.runs import Lease, ModelRun, Waiter, death_of, refusal_to_wait, shutting_down
+from inference.engine.runs import (
+    Lease,
+    ModelRun,
+    Waiter,
+    death_of,
+    load_failure,
+    refusal_to_wait,
+    serve_queues,
+    shutting_down,
+    snapshot,
+)
 from inference.engine.settings import EngineSettings
 from inference.engine.worker_client import WorkerClient
 from inference.errors import LmxError, ModelUnavailable
@@ -80,13 +90,7 @@ class Supervisor:
     def status(self, ref: ModelRef) -> ModelStatus:
         """A snapshot; a model that was never asked for may still be stopped from before a restart."""
         run = self.runs.get(ref.id) or ModelRun(ref)
-        stopped = self._crashes.stopped(ref.id)
-        if run.state == "unloaded" and stopped is not None:
-            run.state, run.reason = "stopped-after-crashes", stopped.reason
-        status = run.status(self.ledger.footprint(run))
-        if status.state == "unloaded" and ref.problem is not None:
-            status.state, status.reason = "failed", ref.problem
-        return status
+        return snapshot(run, ref, self._crashes.stopped(ref.id), self.ledger.footprint(run))
 
     async def unload(self, model_id: str) -> None:
         """Return when the model's memory is back. A failed or stopped model is reset to unloaded."""
@@ -95,11 +99,6 @@ class Supervisor:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._post(partial(self._unload, model_id, done))
         await done
-
-    def wake_queues(self) -> None:
-        for run in self.runs.values():
-            if run.queue is not None:
-                run.queue.serve()
 
     async def stop(self, drain_s: float) -> None:
         """Grant nothing more, drain every worker for ``drain_s``, then end them. Leaves no process and no task."""
@@ -155,11 +154,11 @@ class Supervisor:
         error = self._refusal(run)
         if error is not None:
             waiter.refuse(error)
-        elif run.state == "ready":
+        elif run.able:
             self._grant(run, waiter)
         else:
             run.waiters.append(waiter)
-            if run.state != "loading" and not run.leaving:
+            if run.state not in ("loading", "ready") and not run.leaving:
                 self._demands[run.id] = run
 
     def _wish(self, run: ModelRun, *, context: int | None, slots: int | None, pin: bool | None) -> None:
@@ -289,8 +288,8 @@ class Supervisor:
             run.failed_loads += 1
             back_off = min(_LONGEST_BACK_OFF_S, 2.0**run.failed_loads)
             run.state, run.reason, run.retry_at = "failed", error.message, time.monotonic() + back_off
-            error.retry_after = error.retry_after or back_off
-            self._events.emit("model.failed", model=run.id, code=error.code, message=error.message, lines=failure.lines)
+            error = load_failure(run, error, back_off)
+            self._events.emit("model.failed", model=run.id, code=error.code, message=run.reason, lines=failure.lines)
         run.refuse_all(error)
         run.resolve_unloaders()
 
@@ -360,7 +359,7 @@ class Supervisor:
         if any(waiter.here for waiter in run.waiters):
             self._demands[run.id] = run
         self.ledger.share()
-        self.wake_queues()
+        serve_queues(self.runs.values())
 
     def _unload(self, model_id: str, done: asyncio.Future[None]) -> None:
         run = self.runs.get(model_id)
@@ -397,4 +396,4 @@ class Supervisor:
         if victim is not None:
             self._events.emit("memory.pressure", model=victim, used_bytes=self._watch.reading.used)
             self._evict(victim, "the machine is short of memory")
-        self.wake_queues()
+        serve_queues(self.runs.values())

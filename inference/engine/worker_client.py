@@ -26,6 +26,12 @@ def ping_frame(nonce: int) -> bytes:
     return ipc.encode_frame([ipc.Ping(nonce)])
 
 
+def _fail(future: asyncio.Future[Any], error: LmxError) -> None:
+    """Set an exception that nobody has to fetch: the one who asked may be gone."""
+    future.set_exception(error)
+    future.exception()
+
+
 class WorkerClient:
     """One worker process. ``on_exit`` is called once, right before its open requests are told of its death."""
 
@@ -201,7 +207,7 @@ class WorkerClient:
         if reply is None or reply.done():
             return
         if isinstance(event, ipc.Failed):
-            reply.set_exception(from_code(event.code, event.message, event.param))
+            _fail(reply, from_code(event.code, event.message, event.param))
         else:
             reply.set_result(event)
 
@@ -221,7 +227,7 @@ class WorkerClient:
     def _take_load_failed(self, event: ipc.LoadFailed) -> None:
         self.child.expect_exit()
         if self._loaded is not None and not self._loaded.done():
-            self._loaded.set_exception(from_code(event.code, event.message))
+            _fail(self._loaded, from_code(event.code, event.message))
 
     def _take_stats(self, event: ipc.Stats) -> None:
         self.stats = event
@@ -244,8 +250,7 @@ class WorkerClient:
             sink(ipc.Failed(key, error.code, error.message))
         for future in (self._hello, self._loaded, *self._replies.values()):
             if future is not None and not future.done():
-                future.set_exception(error)
-                future.exception()
+                _fail(future, error)
 
     def _died(self) -> LmxError:
         death = self.child.death

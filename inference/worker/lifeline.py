@@ -28,7 +28,8 @@ _PR_SET_PDEATHSIG = 1
 def die_with_parent() -> None:
     """Ask the kernel to end this process when its parent goes; ignore Ctrl-C, which is for the parent to handle.
 
-    Call it first thing, on the main thread. A parent that is already gone ends the process at once.
+    Call it first thing, on the main thread. A parent that is already gone ends the process at once. Linux ties the
+    notice to the *thread* that forked, so children are started from one that lives as long as the parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()

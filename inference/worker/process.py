@@ -295,7 +295,7 @@ class WorkerProcess:
 
     def _report_defect(self, what: str, request: str, error: Exception) -> None:
         self._log("error", f"{what} of a request failed: {place_of(error)}")
-        self._fail(request, "internal_error", f"the model's worker could not {what} this request: {one_line(error)}")
+        self._fail(request, "internal_error", f"the model's worker could not {what} this request ({place_of(error)})")
 
     def _fail(self, request: str, code: str, message: str, param: str | None = None) -> None:
         self._emit([ipc.Failed(request, code, message, param)])

@@ -47,7 +47,10 @@ class Backend(Protocol):
     def count(self, body: ipc.GenerateRequest) -> int: ...
 
     def embed(self, inputs: list[str | list[int]], dimensions: int | None) -> tuple[list[list[float]], int]:
-        """Vectors and prompt tokens; raises ``Unsupported`` where the model is not an embedding model."""
+        """Vectors and prompt tokens; raises ``Unsupported`` where the model is not an embedding model.
+
+        Called on a thread of its own, which may block; the work itself belongs on the main thread.
+        """
         ...
 
     def set_limits(self, limits: ipc.SetLimits) -> None: ...
