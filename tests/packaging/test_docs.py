@@ -9,6 +9,7 @@ import click
 import pytest
 
 from lmx_site.cli import main
+from lmx_site.config import SECTIONS
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
@@ -23,6 +24,17 @@ def test_every_option_is_described(root: Path, name: str) -> None:
     for option in main.commands[name].params:
         if isinstance(option, click.Option):
             assert f"`{option.opts[0]}" in text, option.opts
+
+
+@pytest.mark.parametrize("section", sorted(SECTIONS))
+def test_every_key_is_described_with_its_default(root: Path, section: str) -> None:
+    text = (root / "docs" / "configuration.md").read_text(encoding="utf-8")
+    described = text.split(f"## {section}\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", described, re.MULTILINE))
+    assert list(rows) == list(SECTIONS[section].model_fields)
+    for key, field in SECTIONS[section].model_fields.items():
+        if field.default is not None:
+            assert rows[key] == f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
 def test_links_between_documents_lead_somewhere(root: Path) -> None:
