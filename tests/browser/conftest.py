@@ -25,8 +25,9 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Not for the whole session: while it is open its event loop runs in this thread, and async tests could not."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium on the path; CHROMIUM may name one")
     expect.set_options(timeout=PATIENCE_MS)
