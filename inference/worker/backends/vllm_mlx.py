@@ -125,8 +125,10 @@ class VllmMlxBackend:
     def start(self, request: str, max_tokens: int) -> None:
         with self._lock:
             ready = self._ready.pop(request, None)
-        if ready is None:
-            self._emit([ipc.Failed(request, "invalid_request", "the request was not prepared")])
+        if ready is None or self._stopping.is_set():
+            code = "invalid_request" if ready is None else "model_unavailable"
+            reason = "the request was not prepared" if ready is None else "the model is being unloaded"
+            self._emit([ipc.Failed(request, code, reason)])
             return
         tokens = len(ready.prompt.tokens)
         core = replace(ready.core, max_tokens=max(1, min(max_tokens, self._text.context - tokens)))

@@ -85,12 +85,10 @@ class Dialect:
         return Plain() if tags is None else Tags(*tags, opened=opens_reasoning(prompt, tags[0]))
 
     def markers(self, *, tools: bool) -> frozenset[str]:
-        """Special tokens whose text the parsers must see."""
+        """Texts that the parsers must see, also where a special token makes the whole or a part of one."""
         seen: set[str] = set(self.tags or ())
         if self.channels:
             seen |= set(harmony.MARKERS)
-        elif "<|channel>thought" in seen:
-            seen.add("<|channel>")
         if tools and self.syntax is not None:
             seen |= set(self.syntax.markers)
         return frozenset(seen)

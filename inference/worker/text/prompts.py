@@ -120,7 +120,11 @@ class TextModel:
             parse=partial(_parse, parser, tools) if parser is not None else None,
             known_tools=frozenset(_tool_names(tools)),
             parallel_calls=body.parallel_tool_calls,
-            visible=frozenset(token for token, text in self.table.special_text.items() if text in markers),
+            visible=frozenset(
+                token
+                for token, text in self.table.special_text.items()
+                if text and any(text in marker for marker in markers)
+            ),
         )
 
     def _constraint(self, body: ipc.GenerateRequest, prompt: Prompt) -> Callable[[], Constraint]:

@@ -69,6 +69,9 @@ SYNTAXES: dict[str, Syntax] = {
 _BARE_STARTS = tuple(
     f'{before}{{"{key}":' for before in ("", "[") for key in ("name", "type", "function", "arguments", "parameters")
 )
+MAX_LAST_LOOK = 65_536
+"""Characters up to which a whole answer is looked through once more for calls without their markers."""
+
 _QUOTES = re.compile(r'(?<!\\)(?:\\\\)*"')
 _BARE_LONGEST = max(map(len, _BARE_STARTS))
 
@@ -121,7 +124,7 @@ class ToolGate:
             self._bare_call(rest, parts)
         elif rest and not (self._called and rest.isspace()):
             self._say(rest, parts)
-        if not self._called and self._said:
+        if not self._called and 0 < len(self._said) <= MAX_LAST_LOOK:
             parts.extend(self._known_calls(self._said))
         return parts
 

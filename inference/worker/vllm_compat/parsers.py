@@ -8,6 +8,9 @@ Defects of vllm-mlx 0.6.0 that are worked round here; ``tests/worker/text/test_v
 2. ``extract_tool_calls`` of several parsers first deletes everything up to a ``</think>``, also one within an
    argument. Reasoning is separated before, so the deletion is switched off.
 3. Parsers raise on some malformed calls. That ends no request: such a block is text.
+4. The expressions of hermes, qwen, gemma4, deepseek, auto and others need quadratic time or worse on a text with
+   thousands of start markers, as a model that repeats itself writes it, and hold the interpreter for seconds, and
+   with it the stepping thread. Over ``MAX_STARTS`` start markers a text is no call.
 
 Importing this module loads neither MLX nor torch.
 """
@@ -51,6 +54,20 @@ _START_TAGS = {"gemma4": "<|channel>thought"}
 """Where the parser's own start token is not the whole marker that must not be seen."""
 
 
+MAX_STARTS = 128
+_QUADRATIC_STARTS = (
+    "<tool_call",
+    "<function=",
+    "<parameter=",
+    "[Calling tool:",
+    "<|tool_call>",
+    "<｜tool▁call▁begin｜>",
+    "<minimax:tool_call>",
+    "<invoke ",
+)
+_GEMMA_CALL = "call:"
+
+
 def tool_parser_names() -> list[str]:
     return list(ToolParserManager.list_registered())
 
@@ -70,6 +87,9 @@ def reasoning_tags(name: str) -> tuple[str, str] | None:
 
 def parse_calls(name: str, text: str, tools: list[dict[str, Any]]) -> list[Call]:
     """The calls in ``text``, by a fresh parser; [] also when the parser gives up. ``tools`` decide argument types."""
+    starts = (*_QUADRATIC_STARTS, _GEMMA_CALL) if name in ("gemma4", "auto") else _QUADRATIC_STARTS
+    if sum(map(text.count, starts)) > MAX_STARTS:
+        return []
     try:
         parser = ToolParserManager.get_tool_parser(name)(None)
         parser.strip_think_tags = _unchanged

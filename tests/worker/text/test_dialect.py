@@ -56,7 +56,7 @@ def test_splitters() -> None:
 def test_markers_that_parsers_must_see() -> None:
     assert Dialect("mistral", "mistral").markers(tools=False) == {"[THINK]", "[/THINK]"}
     assert {"[TOOL_CALLS]", "[ARGS]"} <= Dialect("mistral", None).markers(tools=True)
-    assert "<|channel>" in Dialect("gemma4", "gemma4").markers(tools=False)
+    assert "<|channel>thought" in Dialect("gemma4", "gemma4").markers(tools=False)
     assert "<|call|>" in Dialect("harmony", "gpt_oss").markers(tools=False)
     assert Dialect().markers(tools=True) == frozenset()
 

@@ -5,6 +5,8 @@ When a defect is gone its work-round in ``vllm_compat/parsers.py`` can go too.
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from vllm_mlx.tool_parsers import ToolParserManager
 
@@ -27,6 +29,19 @@ def test_defect_a_think_tag_within_an_argument_destroys_the_call() -> None:
     found = ToolParserManager.get_tool_parser("hermes")(None).extract_tool_calls(text)
     assert not found.tools_called
     assert parse_calls("hermes", text, [])[0].arguments == '{"city": "a</think>b"}'
+
+
+def test_defect_many_start_markers_cost_quadratic_time() -> None:
+    """Twice the text takes four times as long; compared with each other, never with a clock."""
+
+    def seconds(markers: int) -> float:
+        text = "<tool_call>{" * markers
+        began = time.process_time()
+        ToolParserManager.get_tool_parser("hermes")(None).extract_tool_calls(text)
+        return time.process_time() - began
+
+    assert seconds(1600) > 8 * seconds(200)
+    assert parse_calls("hermes", "<tool_call>{" * 100_000, []) == []
 
 
 def test_reasoning_parsers_name_their_tags() -> None:
