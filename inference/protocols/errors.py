@@ -27,6 +27,8 @@ _ANTHROPIC_TYPES = {
     504: "timeout_error",
     507: "overloaded_error",
 }
+# Where nobody knows better: a dead worker is loaded again by the next request.
+_WAIT_S = {429: 1.0, 503: 1.0}
 
 
 def speaks_anthropic(path: str) -> bool:
@@ -57,8 +59,11 @@ def anthropic_body(error: LmxError) -> dict[str, Any]:
 def error_headers(error: LmxError) -> dict[str, str]:
     """``Retry-After`` where a time is known; ``x-should-retry`` tells SDKs, which retry every 409, 429 and 5xx."""
     headers = {"x-should-retry": "true" if error.retryable else "false"}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    wait = (
+        error.retry_after if error.retry_after is not None else _WAIT_S.get(error.status) if error.retryable else None
+    )
+    if wait is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return headers

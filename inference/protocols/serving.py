@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 STATUS_WAIT_S = 15.0
 KEEP_ALIVE_S = 10.0
 MAX_IGNORED_NAMES = 20
+_KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class Wording(Protocol):
@@ -158,7 +159,7 @@ class _Pump:
         self._closing = False
         self._committed = False
         self._refusal: LmxError | None = None
-        self._comment = b": keep-alive\n\n"
+        self._comment = _KEEP_ALIVE
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = self._loop.time() + call.status_wait_s
         self._last_read = self._loop.time()
@@ -175,6 +176,8 @@ class _Pump:
         if self._refusal is not None:
             raise self._refusal
         self._committed = True
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._call.keep_alive_s, self._tick)
         return self._taken() or self._comment
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -267,6 +270,7 @@ class _Pump:
 
     def _note(self, event: RequestEvent, wording: Wording, tally: Tally) -> None:
         if isinstance(event, Delta):
+            self._comment = _KEEP_ALIVE
             frame = wording.delta(event)
             if frame:
                 self._frames.append(frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ class WireModel(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 _MOST_ERRORS = 50
+_INSTANCE = re.compile(r" or instance of \w+")
 
 
 def validate(model: type[Model], body: dict[str, Any]) -> Model:
@@ -40,14 +42,14 @@ def unknown_fields(value: BaseModel, prefix: str = "") -> Iterator[str]:
     """Paths of the fields that no schema knows, depth first; list positions are left out (``messages[].foo``)."""
     for name in value.model_extra or ():
         yield prefix + name
-    for name in type(value).model_fields:
-        child = getattr(value, name)
-        if isinstance(child, BaseModel):
-            yield from unknown_fields(child, f"{prefix}{name}.")
-        elif isinstance(child, list):
+    for name, child in value.__dict__.items():
+        # Most fields of most messages are texts or unset: they are passed over with one look at their type.
+        if type(child) is list:
             for item in child:
                 if isinstance(item, BaseModel):
                     yield from unknown_fields(item, f"{prefix}{name}[].")
+        elif child is not None and type(child) is not str and isinstance(child, BaseModel):
+            yield from unknown_fields(child, f"{prefix}{name}.")
 
 
 def _refusal(errors: list[ErrorDetails], body: dict[str, Any]) -> InvalidRequest:
@@ -89,7 +91,7 @@ def _sentence(errors: list[ErrorDetails]) -> str:
 
 
 def _wish(error: ErrorDetails) -> str:
-    text = error["msg"]
+    text = _INSTANCE.sub("", error["msg"])
     for pattern, words in (
         ("Input should be ", "must be "),
         ("List should have ", "must have "),

@@ -70,6 +70,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (chat(messages=None), "messages"),
     (chat(messages=[1]), "messages[0]"),
     (chat(model=5), "model"),
+    (chat(model="m" * 1000), "model"),
     (say({"content": "x"}), "messages[0].role"),
     (say({"role": "banana", "content": "x"}), "messages[0].role"),
     (say({"role": "function", "name": "f", "content": "x"}), "messages[0].role"),
@@ -199,6 +200,7 @@ def test_sentences_say_what_was_wanted_and_what_came() -> None:
     assert refusal(chat(temperature=3)).message == "temperature must be less than or equal to 2, not 3"
     assert refusal(chat(stop=5)).message == "stop must be a string or must be an array, not 5"
     assert refusal({"model": "m"}).message == "messages is required"
+    assert refusal(chat(messages=[1])).message == "messages[0] must be an object, not 1"
     assert "'system', 'developer', 'user', 'assistant' or 'tool'" in refusal(say({"role": "x"})).message
 
 

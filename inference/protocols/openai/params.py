@@ -86,7 +86,9 @@ class StreamOptions(WireModel):
 class CommonParams(WireModel):
     """Parameters that both endpoints share. Null means the default everywhere."""
 
-    model: str | None = Field(None, description="Name, alias or unambiguous short name; empty: the default model.")
+    model: str | None = Field(
+        None, max_length=512, description="Name, alias or unambiguous short name; empty: the default model."
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(
