@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -20,10 +19,17 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 HI: list[Any] = [{"role": "user", "content": "Say something."}]
 
 
-@pytest.fixture
-def server(start_server: Callable[..., LiveServer], tmp_path: Path) -> LiveServer:
-    models_dir(tmp_path / "models", "tiny")
-    return start_server(tmp_path, LMX_ENGINE__BACKEND="vllm_mlx")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """One for all tests of this file: the worker's start takes longer than they do."""
+    home = tmp_path_factory.mktemp("home")
+    models_dir(home / "models", "tiny")
+    found = LiveServer(home, {"LMX_ENGINE__BACKEND": "vllm_mlx"})
+    try:
+        yield found.start()
+        assert found.stop() == 0, found.stderr
+    finally:
+        found.close()
 
 
 @pytest.fixture
@@ -36,7 +42,7 @@ def chunk_text(chunks: list[ChatCompletionChunk], choice: int = 0) -> str:
     return "".join(c.delta.content or "" for chunk in chunks for c in chunk.choices if c.index == choice)
 
 
-def test_every_parameter_of_the_first_release(client: openai.OpenAI, server: LiveServer) -> None:
+def test_every_parameter_of_the_first_release(client: openai.OpenAI) -> None:
     parameters: dict[str, Any] = {
         "model": "tiny",
         "messages": [{"role": "developer", "content": "Be odd."}, *HI],
@@ -70,11 +76,15 @@ def test_every_parameter_of_the_first_release(client: openai.OpenAI, server: Liv
     assert whole.usage.completion_tokens == 24
     assert {choice.finish_reason for choice in whole.choices} == {"length"}
 
+
+def test_completions(client: openai.OpenAI) -> None:
     completion = client.completions.create(model="tiny", prompt="Once", max_tokens=5, logprobs=2, seed=1)
     Completion.model_validate(completion.model_dump(), strict=True)
     echoed = client.completions.create(model="tiny", prompt="Once", max_tokens=5, seed=1, echo=True)
     assert echoed.choices[0].text == "Once" + completion.choices[0].text
 
+
+def test_json_is_enforced(client: openai.OpenAI) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
     wanted: Any = {
         "type": "json_schema",
@@ -83,12 +93,17 @@ def test_every_parameter_of_the_first_release(client: openai.OpenAI, server: Liv
     answer = client.chat.completions.create(model="tiny", messages=HI, max_tokens=60, response_format=wanted, seed=3)
     assert json.loads(answer.choices[0].message.content or "")["a"] in ("x", "y")
 
+
+def test_what_the_model_cannot_do_is_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as long:
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "word " * 9000}])
     assert long.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(model="tiny", messages=HI, logit_bias={"2000000000": 5})
 
+
+def test_the_owner_sees_and_unloads(client: openai.OpenAI, server: LiveServer) -> None:
+    client.completions.create(model="tiny", prompt="Once", max_tokens=1)
     listed = client.models.retrieve("tiny")
     assert listed.model_extra is not None
     assert listed.model_extra["state"] == "ready"
