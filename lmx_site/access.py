@@ -128,10 +128,9 @@ def _identify(asked: Credentials, keys: Keys, where: Area) -> Principal:
 def _refusal(asked: Credentials, keys: Keys, principal: Principal, needed: Scope) -> LmxError:
     if principal.kind == "key":
         return Forbidden("this key opens inference only; /admin takes the admin key", code="admin_key_required")
-    if needed == "admin" and keys.login is None:
-        return Forbidden(
-            "administration from another machine needs a key: set security.admin_key", code="admin_key_required"
-        )
+    if keys.login is None:
+        setting = "security.admin_key" if needed == "admin" else "security.api_key, or security.trust_lan: true"
+        return Forbidden(f"a request from another machine, or passed on by a proxy, needs a key: set {setting}")
     kind = "the admin key" if needed == "admin" and keys.admin is not None else "a key"
     if _token(asked.headers):
         return Unauthorized(f"the key that was sent is not valid here; this path takes {kind}")

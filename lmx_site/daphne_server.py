@@ -232,7 +232,10 @@ class LmxServer(Server):
 
     def _begin(self) -> None:
         loop = asyncio.get_event_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup means to stay
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             loop.add_signal_handler(number, self._signalled, number)
         self._starting = loop.create_task(self._start(), name="server-start")
 

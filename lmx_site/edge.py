@@ -242,6 +242,7 @@ class WebsocketEdge:
     async def __call__(
         self, scope: Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
+        scope["root_path"] = ""  # daphne takes it from a request header
         try:
             scope["principal"] = admit_websocket(scope, get_policy())
         except LmxError as refusal:

@@ -24,13 +24,20 @@ CANCEL_S = 5.0
 async def stop_everything(runtime: Runtime, answering: Iterable[asyncio.Task[Any]]) -> None:
     """Stop in the documented order. ``answering`` are the tasks that run ASGI applications. Never raises."""
     keep = runtime.tasks() | {current for current in [asyncio.current_task()] if current is not None}
-    await runtime.drain()
+    await _whatever_happens(runtime.drain)
     await settle(answering, LAST_FRAMES_S)
     rest = [task for task in asyncio.all_tasks() if task not in keep and not task.done()]
     for task in rest:
         task.cancel()
     await settle(rest, CANCEL_S)
-    await runtime.stop()
+    await _whatever_happens(runtime.stop)
+
+
+async def _whatever_happens(step: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await step()
+    except Exception:
+        logger.exception("a part did not stop cleanly; the others are stopped all the same")
 
 
 async def settle(tasks: Iterable[asyncio.Task[Any]], limit_s: float) -> None:

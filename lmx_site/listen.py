@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import socket
+from typing import Any
 
 import psutil
 
@@ -24,6 +25,9 @@ def bind(host: str, port: int) -> socket.socket:
         raise StartRefused(f"server.host {host} is not known to this machine ({error.strerror})") from error
     # A name such as localhost has both kinds of address; clients try the older one in any case.
     family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    # macOS lets us bind 127.0.0.1 beside a program that has the port on all addresses, and its clients would be ours.
+    if port and _accepts(address):
+        raise StartRefused(_taken(host, port))
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -39,13 +43,27 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _why(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        who = holder(host, port)
-        return f"port {port} is taken by {who}; stop it or start with another port: make serve PORT={port + 1}"
+        return _taken(host, port)
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"port {port} needs administrator rights; use one above 1023: make serve PORT=1234"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"server.host {host} is not an address of this machine; use 127.0.0.1, or 0.0.0.0 for all addresses"
     return f"cannot listen on {host} port {port} ({error.strerror})"
+
+
+def _taken(host: str, port: int) -> str:
+    other = port + 1 if port < 65535 else 1235
+    return f"port {port} is taken by {holder(host, port)}; stop it or start with another port: make serve PORT={other}"
+
+
+def _accepts(address: tuple[Any, ...]) -> bool:
+    """Whether somebody already answers where we would (any address: where it is reached from this machine)."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
+    try:
+        with socket.create_connection((host, address[1]), timeout=_PROBE_S):
+            return True
+    except OSError:
+        return False
 
 
 def holder(host: str, port: int) -> str:

@@ -18,10 +18,14 @@ _CONTAINER_NAMES = ("host.docker.internal", "host.containers.internal", "gateway
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """``hosts`` are lower-case names and addresses without a port; one that starts with a dot covers its subdomains."""
+    """``hosts`` are lower-case names and addresses without a port; one that starts with a dot covers its subdomains.
+
+    ``public`` says that other machines can reach us: then this machine's addresses, which change, are ours too.
+    """
 
     hosts: frozenset[str] = field(default_factory=lambda: frozenset(own_names()))
     cors_origins: frozenset[str] = frozenset()
+    public: bool = False
 
     def allows_host(self, header: str) -> bool:
         name = host_name(header)
@@ -29,7 +33,9 @@ class Policy:
             return False
         if name in self.hosts or name.endswith(".localhost") or is_loopback(name):
             return True
-        return any(pattern.startswith(".") and name.endswith(pattern) for pattern in self.hosts)
+        if any(pattern.startswith(".") and name.endswith(pattern) for pattern in self.hosts):
+            return True
+        return self.public and _is_address(name) and name in _addresses()
 
     def allows_origin(self, origin: str) -> bool:
         return origin.lower() in self.cors_origins
@@ -48,20 +54,21 @@ def host_name(header: str) -> str | None:
 
 
 def own_names(bind: str = "127.0.0.1") -> set[str]:
-    """The names and addresses this machine answers to when it listens on ``bind``."""
+    """The names this machine answers to when it listens on ``bind``, and that address."""
     machine = socket.gethostname().lower().rstrip(".")
     names = {"localhost", *_CONTAINER_NAMES}
     if machine:
         short = machine.split(".", 1)[0]
         names |= {machine, short, f"{short}.local"}
     if not is_loopback(bind):
-        names |= {bind.lower(), *_addresses()}
+        names.add(bind.lower())
     return names
 
 
 def make_policy(bind: str, allowed_hosts: Iterable[str], cors_origins: Iterable[str]) -> Policy:
     hosts = own_names(bind) | {host.lower() for host in allowed_hosts}
-    return Policy(frozenset(hosts), frozenset(origin.lower() for origin in cors_origins))
+    origins = frozenset(origin.lower() for origin in cors_origins)
+    return Policy(frozenset(hosts), origins, public=not is_loopback(bind))
 
 
 def _addresses() -> set[str]:

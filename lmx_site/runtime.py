@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmx_site import __version__
 from lmx_site.config import Config
 from lmx_site.home import Places
 from lmx_site.supervise import keep_running
@@ -70,7 +71,7 @@ class Runtime:
         self.engine = WorkerEngine(settings, catalog, reader, records=telemetry, events=hub)
         await self.engine.start()
         set_engine(self.engine)
-        deps.configure(catalog=catalog, events=hub, strict=self.config.server.strict)
+        deps.configure(catalog=catalog, events=hub, strict=self.config.server.strict, version=__version__)
         sampler = Sampler(hub, self.engine, reader)
         self.background("sampler", sampler.run)
         self.background("catalog-scan", self._rescan)
@@ -110,7 +111,7 @@ class Runtime:
             await self._telemetry.stop()
         set_hub(None)
         if self.catalog is not None:
-            self.catalog.close()
+            await asyncio.to_thread(self.catalog.close)
 
     def offer_demo(self, say: Callable[[str], None], done: Callable[[str], None]) -> None:
         """Bring the demo model in the background where there is no model; ``done`` gets its id."""

@@ -48,6 +48,9 @@ def serve(config: Config, *, announce: Announce) -> int:
     except StartRefused as refusal:
         print(f"lmx: {refusal}", file=sys.stderr)  # noqa: T201  # before logging exists, for the owner's terminal
         return 1
+    except OSError as error:  # a key that cannot be read, a log that cannot be written, a full disk
+        print(f"lmx: cannot start: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     finally:
         if listener is not None:
             listener.close()

@@ -48,7 +48,7 @@ def outcome(keys: Keys, path: str, address: str, token: str | None) -> str:
         (LAN, "/admin/status", THERE, None, "403"),
         (LAN, "/", THERE, None, "403"),
         (LAN, "/admin/status", HERE, None, "owner"),
-        (NO_KEYS, "/v1/models", THERE, None, "401"),
+        (NO_KEYS, "/v1/models", THERE, None, "403"),
         # only the API key: it guards inference and /admin; pages of this machine need no login
         (API, "/v1/models", HERE, None, "401"),
         (API, "/v1/models", HERE, "wrong", "401"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import psutil
 import pytest
 
 from lmx_site.policy import Policy, host_name, make_policy, own_names
@@ -62,6 +63,12 @@ def test_allowed_hosts_add_names_and_whole_domains() -> None:
 def test_a_public_address_brings_this_machines_addresses() -> None:
     assert own_names("0.0.0.0") >= own_names("127.0.0.1")
     assert make_policy("192.0.2.9", [], []).allows_host("192.0.2.9:1234")
+    mine = [entry.address for entries in psutil.net_if_addrs().values() for entry in entries]
+    addresses = [address for address in mine if address.count(".") == 3 and not address.startswith("127.")]
+    for address in addresses:
+        assert make_policy("0.0.0.0", [], []).allows_host(f"{address}:1234")
+        assert not make_policy("127.0.0.1", [], []).allows_host(address)
+    assert not make_policy("0.0.0.0", [], []).allows_host("192.0.2.9")
 
 
 def test_origins_are_compared_whole() -> None:
