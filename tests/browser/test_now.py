@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.live.process import LiveServer, script
 
@@ -179,3 +179,14 @@ def test_a_question_mark_lists_the_keys(page: Page) -> None:
     expect(page.locator("#keys")).to_be_hidden()
     page.locator("#chat-text").press("?")
     expect(page.locator("#keys")).to_be_hidden()
+
+
+def test_a_page_that_is_too_old_says_so(context: BrowserContext, server: LiveServer) -> None:
+    page = context.new_page()
+    page.goto(server.url)
+    expect(page.locator("#link")).to_have_attribute("data-link", "live")
+    context.clear_cookies()
+    page.get_by_role("button", name="Load: bright", exact=True).or_(
+        page.get_by_role("button", name="Unload from memory: bright")
+    ).click()
+    expect(page.get_by_role("alert")).to_contain_text("Reload it")

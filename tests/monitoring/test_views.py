@@ -180,10 +180,10 @@ async def test_the_empty_state_says_what_to_do(client: AsyncClient, engine: Fake
 async def test_the_demo_shows_its_progress(client: AsyncClient, engine: FakeEngine) -> None:
     engine.statuses.clear()
     job = {"id": 1, "kind": "demo", "state": "running", "title": "SmolLM2", "done": 60 << 20, "total": 120 << 20}
-    get_hub().publish("jobs", {**job, "message": "converting"}, key="1")
+    get_hub().publish("jobs", {**job, "message": "download 60 of 120 MB"}, key="1")
     page = await text(client)
-    assert "converting" in page
-    assert "60 MB of 120 MB" in page
+    assert "download 60 of 120 MB" in page
+    assert 'max="125829120"' in page
 
 
 async def test_connect_has_lines_for_a_model_that_is_there(client: AsyncClient) -> None:

@@ -106,8 +106,18 @@ function showJob(job, { key }) {
 function fillJob(element, job) {
   write(element.querySelector('[data-f="message"]'), job.message ?? job.state);
   if (!job.total) return;
-  write(element.querySelector('[data-f="amount"]'), `${size(job.done)} of ${size(job.total)}`);
   Object.assign(element.querySelector("progress"), { max: job.total, value: job.done });
+}
+
+// A button whose request was refused outright must not look as if nothing had been pressed.
+function complain(words) {
+  const notice = document.createElement("div");
+  notice.className = "notice";
+  notice.setAttribute("role", "alert");
+  notice.textContent = words;
+  section().querySelectorAll(":scope > .notice[data-refused]").forEach((old) => old.remove());
+  notice.dataset.refused = "yes";
+  section().prepend(notice);
 }
 
 export function installCards() {
@@ -122,4 +132,12 @@ export function installCards() {
   document.addEventListener("lmx:history", (event) => seed(event.detail));
   document.addEventListener("htmx:afterSettle", fillAll);
   document.addEventListener("htmx:afterRequest", refresh);
+  document.addEventListener("htmx:sendError", () => complain("The server cannot be reached; nothing was changed."));
+  document.addEventListener("htmx:responseError", ({ detail }) =>
+    complain(
+      detail.xhr.status === 403
+        ? "The server does not know this page any more. Reload it and try again."
+        : `The server could not do that (it answered ${detail.xhr.status}); its log says why.`,
+    ),
+  );
 }

@@ -70,6 +70,7 @@ class Chat {
     );
     if ([...loaded, ...others].includes(chosen)) this.#select.value = chosen;
     this.#select.disabled = this.#select.options.length === 0;
+    if (this.#select.disabled) this.#select.add(option("", "no model yet"));
   }
 
   // ----------------------------------------------------------------------------------------------------- sending

@@ -24,12 +24,16 @@ const WORDS = {
   "request.refused": (event) => `a request for ${name(event)} was refused${because(event)}`,
   "worker.died": (event) => `the process of ${name(event)} died${because(event)}`,
   "worker.log": (event) => `${name(event)} says${because(event)}`,
+  "job.started": (event) => `${event.job_kind} of ${event.subject} begins`,
+  "job.done": (event) => `${event.job_kind} of ${event.subject} is done`,
+  "job.failed": (event) => `${event.job_kind} of ${event.subject} failed${because(event)}`,
+  "job.cancelled": (event) => `${event.job_kind} of ${event.subject} was cancelled`,
   "memory.pressure": (event) => `the machine is short of memory: ${name(event)} has to go`,
   "memory.not_returned": (event) => `${size(event.held_bytes)} of ${name(event)} did not come back`,
 };
 
 const because = (event) => {
-  const reason = event.message ?? event.cause ?? event.reason;
+  const reason = event.message || event.error || event.cause || event.reason;
   return reason ? `: ${reason}` : "";
 };
 
@@ -51,7 +55,7 @@ function item(event) {
   time.title = exact(event.at);
   const words = document.createElement("span");
   words.textContent = eventWords(event);
-  if (eventShape(event) === "crash") words.className = "bad";
+  if (eventShape(event) === "crash" || event.kind === "job.failed") words.className = "bad";
   element.append(time, words);
   return element;
 }
