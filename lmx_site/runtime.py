@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmx_site import __version__
 from lmx_site.config import Config
+from lmx_site.event_log import log_event
 from lmx_site.home import Places
 from lmx_site.supervise import keep_running
 
@@ -59,6 +60,7 @@ class Runtime:
         settings = self.config.engine_settings(self.home)
         models = self.config.models
         hub = self._hub = Hub()
+        hub.tap(log_event)
         set_hub(hub)
         telemetry = self._telemetry = TelemetryWriter(hub)
         await telemetry.start()

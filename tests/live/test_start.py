@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.live.process import MODEL, LiveServer, fake_model
+from tests.live.process import MODEL, LiveServer, fake_model, until
 from tests.lmx_site.test_config import FOUNDING
 
 pytestmark = pytest.mark.live
@@ -158,6 +158,13 @@ def test_the_home_it_makes_is_complete_and_its_key_is_private(start_server: Star
     again = start_server(server.home)
     assert (server.home / "secret_key").read_text() == key
     assert again.stop() == 0
+
+
+def test_a_model_to_load_at_start_that_is_absent_is_reported_and_the_others_load(start_server: Start) -> None:
+    server = start_server(LMX_MODELS__AUTO_LOAD=f"none-such, {MODEL}")
+    until(lambda: f"model.loaded {MODEL}" in server.log, "the other model to load")
+    assert "auto_load.failed none-such" in server.stderr
+    assert server.stop() == 0
 
 
 def test_the_lines_it_prints_work_when_pasted(lmx_server: LiveServer) -> None:
