@@ -8,12 +8,14 @@ the same in such a batch as alone is not read from a list of names but tried: se
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import CacheList, make_prompt_cache
+from mlx_lm.models.cache import CacheList, KVCache, make_prompt_cache
+
+from inference.worker.core.kvcache import Padding, RowsKVCache, join_rows, keep_rows
 
 Caches = list[Any]
 """One cache object per layer."""
@@ -43,7 +45,39 @@ def new_caches(model: Any) -> Caches:
 
 def merged(rows: Sequence[Caches]) -> Caches:
     """One batch out of several single-row caches; copies their contents."""
-    return [layer[0].merge(list(layer)) for layer in zip(*rows, strict=True)]
+    lengths = [max((one.offset for one in _plain(caches)), default=0) for caches in rows]
+    padding = Padding([max(lengths) - length for length in lengths])
+    return [_merged_layer(list(layer), padding) for layer in zip(*rows, strict=True)]
+
+
+def _merged_layer(layer: list[Any], padding: Padding) -> Any:
+    if type(layer[0]) is KVCache:
+        return RowsKVCache.of(layer, padding)
+    if isinstance(layer[0], CacheList):
+        inner = zip(*(one.caches for one in layer), strict=True)
+        return CacheList(*(_merged_layer(list(caches), padding) for caches in inner))
+    return layer[0].merge(layer)
+
+
+def _flat(caches: Iterable[Any]) -> Iterator[Any]:
+    """The caches with lists of caches opened."""
+    for cache in caches:
+        if isinstance(cache, CacheList):
+            yield from _flat(cache.caches)
+        else:
+            yield cache
+
+
+def _plain(caches: Caches) -> list[KVCache]:
+    return [cache for cache in _flat(caches) if type(cache) is KVCache]
+
+
+def _ours(caches: Caches) -> list[RowsKVCache]:
+    return [cache for cache in _flat(caches) if isinstance(cache, RowsKVCache)]
+
+
+def _others(caches: Caches) -> list[Any]:
+    return [cache for cache in _flat(caches) if not isinstance(cache, RowsKVCache)]
 
 
 def empty_batch(model: Any, rows: int) -> Caches:
@@ -53,14 +87,16 @@ def empty_batch(model: Any, rows: int) -> Caches:
 
 def select(caches: Caches, rows: Sequence[int]) -> None:
     """Keep, in this order, these rows of a batch; a row named twice is copied."""
+    keep_rows(_ours(caches), rows)
     index = mx.array(list(rows), dtype=mx.int32)
-    for cache in caches:
+    for cache in _others(caches):
         cache.filter(index)
 
 
-def extend(caches: Caches, others: Caches) -> None:
+def extend(caches: Caches, joining: Caches) -> None:
     """Append the rows of another batch; the shorter ones are padded on the left."""
-    for cache, other in zip(caches, others, strict=True):
+    join_rows(_ours(caches), _ours(joining))
+    for cache, other in zip(_others(caches), _others(joining), strict=True):
         cache.extend(other)
 
 
@@ -79,16 +115,13 @@ def arrays_of(caches: Caches) -> list[Any]:
     return [cache.state for cache in caches]
 
 
-def _mergeable(cache: Any) -> bool:
-    if isinstance(cache, CacheList):
-        return all(_mergeable(inner) for inner in cache.caches)
-    return hasattr(cache, "merge")
+def _mergeable(caches: Caches) -> bool:
+    return all(hasattr(cache, "merge") for cache in _flat(caches))
 
 
-def _batch_methods(cache: Any) -> bool:
-    if isinstance(cache, CacheList):
-        return all(_batch_methods(inner) for inner in cache.caches)
-    return all(hasattr(cache, name) for name in ("filter", "extend", "prepare", "finalize"))
+def _can_join_and_leave(batch: Caches) -> bool:
+    wanted = ("filter", "extend", "prepare", "finalize")
+    return all(hasattr(cache, name) for cache in _others(batch) for name in wanted)
 
 
 def prefill_together(model: Any, prompts: Sequence[Sequence[int]]) -> Caches:
@@ -100,23 +133,25 @@ def prefill_together(model: Any, prompts: Sequence[Sequence[int]]) -> Caches:
     if longest == 0:
         return caches
     if any(padding):
-        for cache in caches:
+        for cache in _flat(caches):
             cache.prepare(lengths=lengths, right_padding=padding)
     model(mx.array([list(prompt) + [0] * (longest - len(prompt)) for prompt in prompts]), cache=caches)
     if any(padding):
-        for cache in caches:
+        own = Padding(padding)
+        for cache in _flat(caches):
             cache.finalize()
+            if isinstance(cache, RowsKVCache):
+                cache.pad(own)
     return caches
 
 
 def _bytes_per_token(caches: Caches) -> int:
     """Keys and values of one token over all layers, from caches that hold a few."""
     total = 0
-    for cache in caches:
-        for inner in cache.caches if isinstance(cache, CacheList) else (cache,):
-            keys, values = getattr(inner, "keys", None), getattr(inner, "values", None)
-            if isinstance(keys, mx.array) and isinstance(values, mx.array) and keys.ndim == 4:
-                total += (keys.nbytes + values.nbytes) // max(keys.shape[0] * keys.shape[2], 1)
+    for cache in _flat(caches):
+        keys, values = getattr(cache, "keys", None), getattr(cache, "values", None)
+        if isinstance(keys, mx.array) and isinstance(values, mx.array) and keys.ndim == 4:
+            total += (keys.nbytes + values.nbytes) // max(keys.shape[0] * keys.shape[2], 1)
     return total
 
 
@@ -151,7 +186,7 @@ class _Trial:
         for prompt, caches in zip(self.prompts, singles, strict=True):
             self._model(mx.array([prompt]), cache=caches)
         batch = merged([singles[0]])
-        if not all(map(_batch_methods, batch)):
+        if not _can_join_and_leave(batch):
             raise TypeError("its caches cannot join and leave a batch")
         extend(batch, merged([singles[1]]))
         return batch
@@ -177,26 +212,18 @@ class _Trial:
         return bool((difference <= tolerance * spread).item())
 
     def _in_float32(self) -> bool:
-        return all(
-            leaf.dtype == mx.float32
-            for cache in new_caches_used(self._model)
-            for leaf in _leaves(cache)
-            if mx.issubdtype(leaf.dtype, mx.floating)
-        )
+        caches = new_caches(self._model)
+        self._model(mx.array([[1]]), cache=caches)
+        return all(leaf.dtype in (mx.float32, mx.int32, mx.uint32) for leaf in _leaves(caches))
 
 
-def new_caches_used(model: Any) -> Caches:
-    """Caches after one token, to look at their types."""
-    caches = new_caches(model)
-    model(mx.array([[1]]), cache=caches)
-    return caches
-
-
-def _leaves(cache: Any) -> list[mx.array]:
-    """The arrays a cache holds."""
-    if isinstance(cache, CacheList):
-        return [leaf for inner in cache.caches for leaf in _leaves(inner)]
-    held = [getattr(cache, "keys", None), getattr(cache, "values", None), *getattr(cache, "cache", [])]
+def _leaves(caches: Caches) -> list[mx.array]:
+    """The arrays that caches hold."""
+    held = [
+        leaf
+        for cache in _flat(caches)
+        for leaf in (getattr(cache, "keys", None), getattr(cache, "values", None), *getattr(cache, "cache", []))
+    ]
     return [leaf for leaf in held if isinstance(leaf, mx.array)]
 
 
@@ -211,7 +238,7 @@ def _tried(trial: _Trial, caches: Any) -> str:
 def probe(model: Any) -> ModelFacts:
     """Find out by a few tiny forward passes what the core may do with this model. Raises what the model raises."""
     trial = _Trial(model)
-    if not all(map(_mergeable, new_caches(model))):
+    if not _mergeable(new_caches(model)):
         why_not = "its caches cannot be merged into a batch"
     else:
         why_not = _tried(trial, trial.merged_apart)
