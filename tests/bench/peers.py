@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import venv
 from hashlib import sha256
 from pathlib import Path
@@ -36,4 +35,4 @@ def ensure_all() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ensure_all())
+    ensure_all()

@@ -33,7 +33,7 @@ def decode(model: object, vocab: int, rows: int, tokens: int) -> float:
     min_p = mx.full((rows, 1), SETTINGS["min_p"])
     mx.eval(prompt, temperature, min_p)
     began = time.perf_counter()
-    cache = make_prompt_cache(model)  # type: ignore[arg-type]
+    cache = make_prompt_cache(model)
     token = sample(model(prompt, cache=cache)[:, -1], temperature, min_p)  # type: ignore[operator]
     mx.async_eval(token)
     for _ in range(tokens - 1):
