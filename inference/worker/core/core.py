@@ -71,6 +71,7 @@ class Core:
         self._running: dict[str, Running] = {}
         self._events: list[CoreEvent] = []
         self._generation = 0
+        self._batches_of = 0
         self._stats = CoreStats()
         self._chunks = deque([0, 0, 0], maxlen=3)
         self._last_step_end = 0.0
@@ -150,6 +151,8 @@ class Core:
             self._draw_constrained(waiting)
             self._prefill()
         self._join()
+        if not self._running:
+            self._batches, self._unread = [], []
         self._account()
         return self._events
 
@@ -224,6 +227,7 @@ class Core:
 
     def _leave(self) -> None:
         """Take out the rows that ended, before they are stepped again."""
+        self._batches_of = self._generation
         changed = False
         for batch in self._batches:
             try:
@@ -270,7 +274,7 @@ class Core:
                     batch.start_forward()
                     waiting.append(batch)
                 else:
-                    self._unread.append(batch.draw(self._generation))
+                    self._unread.append(batch.draw(self._batches_of))
             except Exception as error:
                 self._fail_rows(batch.rows, error)
                 self._batches.remove(batch)
@@ -280,7 +284,7 @@ class Core:
         for batch in waiting:
             try:
                 allowed = batch.allowed(self.vocab_size, self._constraint_failed)
-                self._unread.append(batch.draw(self._generation, allowed))
+                self._unread.append(batch.draw(self._batches_of, allowed))
             except Exception as error:
                 self._fail_rows(batch.rows, error)
                 self._batches.remove(batch)

@@ -34,7 +34,9 @@ EOS = 2
 def _ready(model: Any, seed: int = 7) -> Any:
     """Random weights, a few times larger than usual, so that the logits are far from flat and from each other."""
     mx.random.seed(seed)
-    model.update(tree_map(lambda leaf: mx.random.normal(leaf.shape) * (0.3 if leaf.ndim > 1 else 1), model.parameters()))
+    model.update(
+        tree_map(lambda leaf: mx.random.normal(leaf.shape) * (0.3 if leaf.ndim > 1 else 1), model.parameters())
+    )
     model.eval()
     mx.eval(model.parameters())
     return model
