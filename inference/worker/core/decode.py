@@ -230,7 +230,7 @@ class DecodeBatch:
         at = self.clock - self._uniforms_from
         if self._uniforms is None or at >= _UNIFORMS_AHEAD:
             positions = [self.clock - row.start for row in self.rows]
-            numbers = uniforms([row.seed for row in self.rows], positions, _UNIFORMS_AHEAD)
+            numbers = uniforms([row.seed for row in self.rows], positions, _UNIFORMS_AHEAD) * self.plan.spread
             self._uniforms = mx.array(numbers[:, :, None])
             self._uniforms_from = self.clock
             at = 0

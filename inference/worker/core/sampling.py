@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.ipc import Sampling
 
@@ -122,9 +123,14 @@ def _scale_and_floor(sampling: Sampling) -> tuple[float, float]:
 
 @dataclass(slots=True)
 class SamplingPlan:
-    """The parameters of a batch's rows as arrays, made anew only when rows join or leave."""
+    """The parameters of a batch's rows as arrays, made anew only when rows join or leave.
+
+    ``spread`` (B,) is 0 for greedy rows and 1 for others, to multiply the uniform numbers with: of several equal
+    maxima a greedy row takes the first.
+    """
 
     greedy: bool
+    spread: NDArray[np.float32]
     scale: mx.array
     floor: mx.array | None
     top: TopFilter | None
@@ -143,6 +149,7 @@ class SamplingPlan:
         every_row = len(asked) == len(samplings)
         return cls(
             greedy=all(sampling.temperature == 0 for sampling in samplings),
+            spread=np.array([sampling.temperature > 0 for sampling in samplings], dtype=np.float32),
             scale=_column([scale for scale, _ in pairs]),
             floor=_column([floor for _, floor in pairs]) if any(floor > 0 for _, floor in pairs) else None,
             top=TopFilter(samplings, filtered) if filtered else None,
