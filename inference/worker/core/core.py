@@ -231,7 +231,7 @@ class Core:
         changed = False
         for batch in self._batches:
             try:
-                changed = batch.drop_finished() or changed
+                changed = batch.drop_finished(self._generation) or changed
             except Exception as error:
                 self._fail_rows(batch.rows, error)
                 batch.rows = []

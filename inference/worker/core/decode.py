@@ -45,8 +45,9 @@ class Unread:
 
     def read(self) -> tuple[list[int], bool]:
         """The token ids, waiting for the device, and whether every row's logits were sound."""
-        tokens = cast("list[int]", self.sampled.tokens.tolist())
-        return tokens, math.isfinite(sum(cast("list[float]", self.sampled.health.tolist())))
+        tokens = [token for (token,) in cast("list[list[int]]", self.sampled.tokens.tolist())]
+        health = [number for (number,) in cast("list[list[float]]", self.sampled.health.tolist())]
+        return tokens, math.isfinite(sum(health))
 
     def drawn_by(self, at: int) -> int:
         """Tokens the row at a position has drawn, this one included."""
@@ -54,7 +55,7 @@ class Unread:
 
     def unsound(self) -> list[int]:
         """Positions whose logits were not finite."""
-        return [int(row) for row in np.flatnonzero(~np.isfinite(np.array(self.sampled.health)))]
+        return [int(row) for row in np.flatnonzero(~np.isfinite(np.array(self.sampled.health)[:, 0]))]
 
     def event(self, tokens: list[int], logprobs: list[TokenLogprobs | None] | None, generation: int) -> Tokens:
         """The tokens of the rows that are still alive at this ``generation``."""
@@ -91,8 +92,7 @@ class Unread:
 class DecodeBatch:
     """Rows with their caches, the token each will be fed next, and everything that sampling needs.
 
-    ``clock`` counts steps; a row that joined at ``start`` has drawn ``clock - start`` tokens. ``generation`` is a
-    number of the core's that changes whenever a row dies, see ``Unread``.
+    ``clock`` counts steps; a row that joined at ``start`` has drawn ``clock - start`` tokens.
     """
 
     def __init__(self, model: Any, rows: list[Row], caches: kv.Caches, tokens: Sequence[int], length: int) -> None:
@@ -101,7 +101,8 @@ class DecodeBatch:
         self.caches = caches
         self.length = length
         self.clock = 0
-        self._tokens = mx.array(list(tokens), dtype=mx.int32)
+        self._generation = -1
+        self._tokens = mx.array(list(tokens), dtype=mx.int32)[:, None]
         self._logits: mx.array | None = None
         self._counts: mx.array | None = None
         self._in_prompt: mx.array | None = None
@@ -123,9 +124,15 @@ class DecodeBatch:
         self._uniforms: mx.array | None = None
         self._uniforms_from = 0
 
-    def drop_finished(self) -> bool:
-        """Take out rows that are dead or have drawn their last token; True when any was."""
+    def drop_finished(self, generation: int) -> bool:
+        """Take out rows that are dead or have drawn their last token; True when any was.
+
+        ``generation`` is a number that changes whenever a row dies.
+        """
         clock = self.clock
+        if generation == self._generation and clock < self._next_end:
+            return False
+        self._generation = generation
         keep = [
             at for at, row in enumerate(self.rows) if row.alive and clock - row.start < row.owner.request.max_tokens
         ]
@@ -154,6 +161,7 @@ class DecodeBatch:
         self.rows = self.rows + other.rows
         self._tokens = mx.concatenate([self._tokens, other._tokens])
         self.length = max(self.length, other.length)
+        self._generation = -1
         self._renew()
 
     def _join_counts(self, other: DecodeBatch) -> None:
@@ -183,7 +191,7 @@ class DecodeBatch:
 
     def forward(self) -> None:
         """Queue the forward pass of one step on the tokens drawn last."""
-        self._logits = self._model(self._tokens[:, None], cache=self.caches)[:, -1]
+        self._logits = self._model(self._tokens, cache=self.caches)[:, -1]
         self.length += 1
 
     def start_forward(self) -> None:
@@ -201,7 +209,7 @@ class DecodeBatch:
         uniform = None if self.plan.greedy else self._uniform()
         drawn = sample(self.plan, logits, uniform, self._counts, self._in_prompt, allowed)
         if self._counts is not None:
-            self._counts = self._counts.at[mx.arange(len(self.rows)), drawn.tokens].add(1.0)
+            self._counts = self._counts.at[mx.arange(len(self.rows)), drawn.tokens[:, 0]].add(1.0)
         self._tokens = drawn.tokens
         self.clock += 1
         mx.async_eval(*[part for part in drawn if part is not None])

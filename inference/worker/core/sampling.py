@@ -30,7 +30,7 @@ _MIN_BLOCKED_VOCAB = 8192
 
 
 class Sampled(NamedTuple):
-    """Tokens (B,) and a number per row (B,) that is not finite when the model gave that row NaN or infinite logits.
+    """Tokens (B, 1) and a number per row (B, 1) that is not finite when its logits were NaN or infinite.
 
     ``logprobs`` (L,), ``top_ids`` and ``top_logprobs`` (L, N), unsorted, are for the L rows that asked, or None.
     """
@@ -168,14 +168,14 @@ def expand_bits(bits: mx.array, width: int) -> mx.array:
 
 
 def draw(weights: mx.array, uniform: mx.array) -> tuple[mx.array, mx.array]:
-    """Token (B,) at which the cumulative sum of ``weights`` (B, V) passes ``uniform`` (B, 1) of the total, and the
-    total (B,). A token of weight 0 is never drawn. Long rows go in two levels: which block, then where in it.
+    """Token (B, 1) at which the cumulative sum of ``weights`` (B, V) passes ``uniform`` (B, 1) of the total, and the
+    total (B, 1). A token of weight 0 is never drawn. Long rows go in two levels: which block, then where in it.
     """
     batch, vocab = weights.shape
     if vocab < _MIN_BLOCKED_VOCAB:
         cumulative = mx.cumsum(weights, axis=-1)
         total = cumulative[:, -1:]
-        return mx.argmax(cumulative > uniform * total, axis=-1), total[:, 0]
+        return mx.argmax(cumulative > uniform * total, axis=-1, keepdims=True), total
     if vocab % _BLOCK:
         weights = mx.pad(weights, [(0, 0), (0, -vocab % _BLOCK)])
     blocks = weights.reshape(batch, -1, _BLOCK)
@@ -189,7 +189,7 @@ def draw(weights: mx.array, uniform: mx.array) -> tuple[mx.array, mx.array]:
     # The two levels round differently: keep the rest inside the block, or a token of weight 0 could be met.
     rest = mx.clip(rest, 0.0, inner[:, -1:] * (1.0 - 2.0**-22))
     within = mx.argmax(inner > rest, axis=-1, keepdims=True)
-    return (block * _BLOCK + within)[:, 0], total[:, 0]
+    return block * _BLOCK + within, total
 
 
 def sample(
@@ -205,7 +205,7 @@ def sample(
     ``uniform`` (B, 1) in [0, 1) may be None for an all-greedy plan. ``counts`` and ``in_prompt`` are needed when the
     plan has penalties. ``allowed`` (B, V) bool is the constraints' mask.
     """
-    raw = logits.astype(mx.float32)
+    raw = logits if logits.dtype == mx.float32 else logits.astype(mx.float32)
     shaped = raw
     if plan.bias is not None:
         shaped = plan.bias(shaped)
@@ -214,9 +214,8 @@ def sample(
     if allowed is not None:
         shaped = mx.where(allowed, shaped, -mx.inf)
     if plan.greedy or uniform is None:
-        best = mx.argmax(shaped, axis=-1, keepdims=True)
-        tokens = best[:, 0]
-        health = mx.take_along_axis(raw, best, axis=-1)[:, 0]
+        tokens = mx.argmax(shaped, axis=-1, keepdims=True)
+        health = mx.take_along_axis(raw, tokens, axis=-1)
     else:
         weights = mx.exp((shaped - mx.max(shaped, axis=-1, keepdims=True)) * plan.scale)
         if plan.top is not None:
@@ -234,7 +233,7 @@ def _with_logprobs(plan: SamplingPlan, raw: mx.array, tokens: mx.array, health: 
     own = raw if plan.logprob_index is None else raw[plan.logprob_index]
     chosen = tokens if plan.logprob_index is None else tokens[plan.logprob_index]
     normaliser = mx.logsumexp(own, axis=-1, keepdims=True)
-    logprobs = (mx.take_along_axis(own, chosen[:, None], axis=-1) - normaliser)[:, 0]
+    logprobs = (mx.take_along_axis(own, chosen, axis=-1) - normaliser)[:, 0]
     if not plan.top_logprobs:
         return Sampled(tokens, health, logprobs)
     count = min(plan.top_logprobs, own.shape[-1])

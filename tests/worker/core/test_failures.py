@@ -49,13 +49,13 @@ class Wrapped:
 
 class FailsInPrefill(Wrapped):
     def fault(self, tokens: mx.array) -> None:
-        if tokens.shape[1] > 1 and POISON in tokens.reshape(-1).tolist():
+        if tokens.shape[1] > 1 and bool(mx.any(tokens == POISON).item()):
             raise RuntimeError("this prompt cannot be computed")
 
 
 class FailsInDecode(Wrapped):
     def fault(self, tokens: mx.array) -> None:
-        if tokens.shape[1] == 1 and POISON in tokens.reshape(-1).tolist():
+        if tokens.shape[1] == 1 and bool(mx.any(tokens == POISON).item()):
             raise RuntimeError("this step cannot be computed")
 
 

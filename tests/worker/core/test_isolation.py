@@ -26,7 +26,7 @@ from tests.worker.core.support import (
     window_model,
 )
 
-MODELS = {
+MODELS: dict[str, Callable[[], Any]] = {
     "attention": llama_model,
     "sliding window": window_model,
     "state space": state_space_model,

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from inference.ipc import Sampling
-from inference.worker.core import sampling as core_sampling
 from inference.worker.core.rng import row_seed, uniforms
 from inference.worker.core.sampling import Sampled, SamplingPlan, draw, expand_bits, sample
 
@@ -35,7 +34,8 @@ def reference(
     if allowed is not None:
         shaped[~allowed] = -np.inf
     if sampling.temperature == 0:
-        return np.eye(len(shaped))[int(np.argmax(shaped))]
+        one_hot: Floats = np.eye(len(shaped))[int(np.argmax(shaped))]
+        return one_hot
     shaped = np.exp((shaped - shaped.max()) / sampling.temperature)
     probabilities = shaped / shaped.sum()
     if sampling.top_k:
@@ -67,7 +67,7 @@ def sampled(logits: Floats, sampling: Sampling, uniform: NDArray[np.float32], **
     plan = SamplingPlan.of([sampling] * rows)
     repeated = mx.array(np.repeat(logits[None].astype(np.float32), rows, axis=0))
     drawn = sample(plan, repeated, mx.array(uniform[:, None]), **more)
-    return np.array(drawn.tokens).astype(np.int64)
+    return np.array(drawn.tokens)[:, 0].astype(np.int64)
 
 
 CASES = [
@@ -151,7 +151,7 @@ def test_every_row_of_a_mixed_batch_follows_its_own_parameters() -> None:
     plan = SamplingPlan.of(CASES)
     for uniform in (0.0, 0.3, 0.77, 1 - 2**-24):
         column = mx.full((len(CASES), 1), uniform)
-        drawn = np.array(sample(plan, mx.array(logits.astype(np.float32)), column, **counts).tokens)
+        drawn = np.array(sample(plan, mx.array(logits.astype(np.float32)), column, **counts).tokens)[:, 0]
         for row, sampling in enumerate(CASES):
             wanted = reference(logits[row], sampling, ANSWER, PROMPT)
             ends = np.cumsum(wanted)
@@ -165,8 +165,8 @@ def test_greedy_takes_the_first_of_equals_alone_and_in_a_mixed_batch() -> None:
     plain = sample(SamplingPlan.of([Sampling(temperature=0.0)] * 2), logits, None)
     plan = SamplingPlan.of([Sampling(temperature=0.0), Sampling()])
     mixed = sample(plan, logits, mx.array((np.array([0.99, 0.99], dtype=np.float32) * plan.spread)[:, None]))
-    assert plain.tokens.tolist() == [1, 1]
-    assert mixed.tokens.tolist() == [1, 3]
+    assert plain.tokens.tolist() == [[1], [1]]
+    assert mixed.tokens.tolist() == [[1], [3]]
 
 
 def test_logprobs_are_the_raw_distribution_s_whatever_the_parameters() -> None:
@@ -181,8 +181,8 @@ def test_logprobs_are_the_raw_distribution_s_whatever_the_parameters() -> None:
     assert drawn.top_logprobs is not None
     exact = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     for at, row in enumerate(plan.logprob_rows):
-        token = int(np.array(drawn.tokens)[row])
-        assert abs(float(drawn.logprobs[at].item()) - exact[row, token]) < 1e-4
+        token = int(np.array(drawn.tokens)[row, 0])
+        assert abs(float(np.array(drawn.logprobs)[at]) - exact[row, token]) < 1e-4
         best = np.sort(exact[row])[::-1][:4]
         assert np.allclose(np.sort(np.array(drawn.top_logprobs)[at])[::-1], best, atol=1e-4)
 
@@ -208,7 +208,8 @@ def test_masks_bound_the_choice() -> None:
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling()], ids=str)
 def test_health_tells_rows_with_logits_that_are_not_numbers(bad: float, sampling: Sampling) -> None:
     logits = np.stack([spread_logits(20), np.full(20, bad)]).astype(np.float32)
-    health = np.array(sample(SamplingPlan.of([sampling] * 2), mx.array(logits), mx.full((2, 1), 0.5)).health)
+    drawn = sample(SamplingPlan.of([sampling] * 2), mx.array(logits), mx.full((2, 1), 0.5))
+    health = np.array(drawn.health)[:, 0]
     assert np.isfinite(health).tolist() == [True, False]
 
 
@@ -219,7 +220,7 @@ def test_tokens_of_weight_zero_are_never_drawn(vocab: int) -> None:
     weights[:, 17] += 1e-6
     for uniform in (0.0, 1 - 2**-24, 0.5):
         tokens, _ = draw(mx.array(weights), mx.full((64, 1), uniform))
-        assert (weights[np.arange(64), np.array(tokens)] > 0).all()
+        assert (weights[np.arange(64), np.array(tokens)[:, 0]] > 0).all()
 
 
 def test_what_nobody_uses_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +230,7 @@ def test_what_nobody_uses_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> No
     assert plan.bias is None
     assert plan.penalties is None
     assert not plan.logprob_rows
-    monkeypatch.setattr(core_sampling.mx, "sort", None)
+    monkeypatch.setattr(mx, "sort", None)
     sample(plan, mx.zeros((2, 9)), mx.zeros((2, 1)))
 
 
