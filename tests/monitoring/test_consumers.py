@@ -14,6 +14,9 @@ from monitoring.consumers import BAD_MESSAGE, FORBIDDEN, GOING_AWAY, STALLED, Li
 from monitoring.hub import Hub, set_hub
 from tests.monitoring.fakes import BOT, OWNER
 
+# The consumer itself opens no database, but channels looks after connections that earlier tests left in its thread.
+pytestmark = pytest.mark.django_db(databases=["default", "telemetry"])
+
 Connect = Callable[..., Any]
 
 
