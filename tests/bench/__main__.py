@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.bench import report
-from tests.bench.measure import measure_model
+from tests.bench.measure import Plan, measure
 from tests.bench.stacks import ROOT
 from tests.material import nano_model, tiny_model
 
@@ -29,7 +29,7 @@ def main() -> None:
     makers = {"tiny": tiny_model, "nano": nano_model}
     run = {
         "about": about(),
-        "models": {name: measure_model(makers[name](), TOKENS[name], options.streams) for name in options.models},
+        "models": {name: measure(Plan(makers[name](), TOKENS[name], options.streams)) for name in options.models},
     }
     report.write("cpu", run, options.out)
     print(f"written: {options.out}/cpu.json, cpu.md, cpu.svg")

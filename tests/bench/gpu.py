@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.bench import report
 from tests.bench.__main__ import about
-from tests.bench.measure import measure_model
+from tests.bench.measure import STACKS, Plan, Row, measure
 from tests.bench.stacks import ROOT
 
 
@@ -29,6 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--warm-tokens", type=int, default=512)
+    parser.add_argument("--stacks", nargs="+", default=list(STACKS), choices=STACKS)
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds a stack may take")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
     parser.add_argument("--model", type=Path, default=Path(tempfile.gettempdir()) / "lmx-bench-1.2b-4bit")
     options = parser.parse_args()
@@ -36,8 +39,13 @@ def main() -> None:
     if "gpu" not in on:
         sys.exit(f"No GPU for MLX here ({on}): make bench-gpu needs Metal or CUDA; make bench measures the CPU.")
     subprocess.run([sys.executable, "-m", "tests.bench.big_model", str(options.model)], cwd=ROOT, check=True)
-    rows = measure_model(options.model, options.tokens, options.streams, warm_tokens=options.tokens)
-    report.write("gpu", {"about": about() | {"device": on}, "models": {"llama-1.2b-4bit": rows}}, options.out)
+    plan = Plan(options.model, options.tokens, options.streams, options.warm_tokens, options.limit)
+    described = about() | {"device": on, "tokens per stream": str(options.tokens)}
+
+    def save(rows: list[Row]) -> None:
+        report.write("gpu", {"about": described, "models": {"llama-1.2b-4bit": rows}}, options.out)
+
+    measure(plan, tuple(options.stacks), seen=save)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROMPT_TOKENS = 48
+TTFT_ROUNDS = 20
 _TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning)": ?"[^"]')
 """Text that is not empty, in the role chunk or any other."""
 SETTINGS: dict[str, float] = {"temperature": 0.8, "min_p": 0.05}
@@ -106,28 +107,41 @@ def _completion_tokens(tail: bytes) -> int:
 
 
 async def run(host: str, port: int, model: str, tokens: int, streams: int) -> dict[str, Any]:
-    """All streams at once; tokens/s over the whole, TTFT and gaps in seconds."""
+    """All streams at once; tokens/s over the whole, TTFT and gaps in seconds.
+
+    With one stream, the time to first token is taken from ``TTFT_ROUNDS`` short requests after it, one by one.
+    """
     base = random.randrange(1 << 30)
     began = time.perf_counter()
     seen = await asyncio.gather(*(one(host, port, body(model, tokens, base + index)) for index in range(streams)))
     seconds = time.perf_counter() - began
+    first = seen
+    if streams == 1:
+        first = [await one(host, port, body(model, 4, base + index)) for index in range(1, TTFT_ROUNDS)]
     problems = [stream.problem for stream in seen if stream.problem]
-    gaps = [gap for stream in seen for gap in stream.gaps] or [0.0]
-    total = sum(stream.tokens for stream in seen)
-    return {
-        "streams": streams,
-        "tokens": total,
-        "seconds": seconds,
-        "tokens_per_second": total / seconds,
-        "ttft_p50": _quantile([stream.ttft for stream in seen], 0.50),
-        "ttft_p99": _quantile([stream.ttft for stream in seen], 0.99),
-        "gap_p99": _quantile(gaps, 0.99),
+    return figures(streams, sum(stream.tokens for stream in seen), seconds, [(s.ttft, s.gaps) for s in seen]) | {
+        "ttft_p50": quantile([stream.ttft for stream in first], 0.50),
+        "ttft_p99": quantile([stream.ttft for stream in first], 0.99),
         "problems": len(problems),
         "problem": problems[0] if problems else None,
     }
 
 
-def _quantile(values: list[float], share: float) -> float:
+def figures(streams: int, tokens: int, seconds: float, seen: list[tuple[float, list[float]]]) -> dict[str, Any]:
+    """The figures of one run from each stream's time to first token and gaps."""
+    gaps = [gap for _, some in seen for gap in some] or [0.0]
+    return {
+        "streams": streams,
+        "tokens": tokens,
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds,
+        "ttft_p50": quantile([ttft for ttft, _ in seen], 0.50),
+        "ttft_p99": quantile([ttft for ttft, _ in seen], 0.99),
+        "gap_p99": quantile(gaps, 0.99),
+    }
+
+
+def quantile(values: list[float], share: float) -> float:
     if len(values) < 2:
         return values[0]
     return statistics.quantiles(values, n=100, method="inclusive")[round(share * 100) - 1]
