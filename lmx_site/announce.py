@@ -34,12 +34,33 @@ def lines(url: str, models: Sequence[str], default: str | None, *, needs_key: bo
         yield f"{len(models)} model{'s' if len(models) > 1 else ''}: {', '.join(models[:_SHOWN])}{more}"
     chosen = default if default in models else next(iter(models), None)
     if chosen is not None:
+        yield "Ask it from another terminal:"
         yield from examples(url, chosen, needs_key=needs_key)
+
+
+def demo_ready(url: str, model: str, *, needs_key: bool) -> Iterator[str]:
+    """What is said once the first model has been brought."""
+    yield f"{model} is ready. Ask it from another terminal:"
+    yield from examples(url, model, needs_key=needs_key)
+
+
+def stopping(answers: int, drain_s: float) -> str:
+    """What a stop says at once, so that nobody takes the wait for a hang."""
+    if not answers:
+        return "Stopping"
+    running, them = ("1 answer", "it") if answers == 1 else (f"{answers} answers", "them")
+    return f"Stopping: {running} may run on for up to {drain_s:g} s (Ctrl-C again ends {them} now)"
 
 
 def examples(url: str, model: str, *, needs_key: bool) -> Iterator[str]:
     """A curl line and a Python line (standard library only) that ask ``model``, for any POSIX shell."""
-    body = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
+    # At temperature 0 even a small model greets.
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Say hello."}],
+        "max_tokens": 32,
+        "temperature": 0,
+    }
     headers = {"Content-Type": "application/json"}
     if needs_key:
         headers["Authorization"] = "Bearer YOUR_KEY"

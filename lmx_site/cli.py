@@ -32,7 +32,36 @@ class Failure(click.ClickException):
         click.echo(f"lmx: {self.message}", err=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class UsageFailure(Failure):
+    """A command that was not typed as it must be."""
+
+    exit_code = click.UsageError.exit_code
+
+
+class Commands(click.Group):
+    """A group whose usage errors are one line too, with status 2."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
+        with _one_line():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "lmx"
+        raise UsageFailure(f"{error.format_message().rstrip('.')}; see '{command} --help'") from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
 def main() -> None:
     """One machine's language models behind one local server.

@@ -31,7 +31,7 @@ class ProgressLines:
         step = progress.done * _STEPS // progress.total if progress.total else _STEPS
         if step and (progress.phase, step) != self._last:
             self._last = (progress.phase, step)
-            self._say(f"  demo model: {self._describe(progress)}")
+            self._say(f"  {self._describe(progress)}")
 
 
 async def bring_demo(
@@ -59,7 +59,7 @@ async def bring_demo(
             key="demo",
         )
 
-    say(f"No model yet: bringing {NAME} as a demo (about 100 MB, once)")
+    say(f"No model yet: bringing {NAME} to try (downloads 90 MB, takes 0.5 GB, once)")
     try:
         path = await ensure_demo(home, jobs, on_progress)
     except JobFailed as failure:

@@ -40,6 +40,10 @@ def prepare(home: Path) -> None:
             (home / name).mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
             pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StartRefused(
+            f"{home} cannot be written: a file is where a directory must be; set LMX_HOME to another directory"
+        ) from error
     except OSError as error:
         raise StartRefused(
             f"{home} cannot be written ({error.strerror}); make it writable or set LMX_HOME to another directory"

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lmx_site import access, policy
@@ -91,6 +92,9 @@ def _run(config: Config, where: Places, lock: HomeLock, listener: socket.socket,
 
     async def stop(answering: list[asyncio.Task[Any]]) -> None:
         logger.info("stopping")
+        if runtime.engine is not None:
+            with suppress(OSError):  # the terminal may be gone; that is why we stop, then
+                announce(announcement.stopping(len(runtime.engine.in_flight()), config.engine.drain_sec))
         await stop_everything(runtime, answering)
 
     server = LmxServer(application, listener, on_start=start, on_stop=stop)
@@ -122,7 +126,7 @@ def _announce(runtime: Runtime, url: str, say: Announce) -> None:
     if names:
         return
     if config.models.demo:
-        runtime.offer_demo(say, lambda name: show(announcement.examples(url, name, needs_key=needs_key)))
+        runtime.offer_demo(say, lambda name: show(announcement.demo_ready(url, name, needs_key=needs_key)))
     else:
         say(f"No model yet: put one (config.json and *.safetensors) below {runtime.places.models}")
 

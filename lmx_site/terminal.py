@@ -18,7 +18,7 @@ def size(count: float | None) -> str:
     """Bytes as people read them; a dash for nothing."""
     if not count:
         return "–"
-    return f"{count / _GB:.1f} GB" if count >= _GB / 10 else f"{count / 1024**2:.0f} MB"
+    return f"{count / _GB:.1f} GB" if count >= _GB else f"{count / 1024**2:.0f} MB"
 
 
 def duration(seconds: float) -> str:
@@ -44,7 +44,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def status_lines(url: str, said: dict[str, Any]) -> Iterator[str]:
     """``/admin/status`` for people."""
     up = duration(said["uptime_s"])
-    yield f"{said['status']}: {url}, version {said['version']}, up {up}, {len(said['requests'])} request(s) in flight"
+    yield f"{said['status']}: {url}, version {said['version']}, up {up}, {_requests(len(said['requests']))} in flight"
     for reason in said["reasons"]:
         yield f"  {reason}"
     memory = said["memory"]
@@ -65,6 +65,10 @@ def model_lines(said: dict[str, Any]) -> Iterator[str]:
     for model in said["models"]:
         if model["reason"]:
             yield f"{model['model_id']}: {model['reason']}"
+
+
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count or 'no'} requests"
 
 
 def _running_row(model: dict[str, Any]) -> list[str]:

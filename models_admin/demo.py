@@ -18,6 +18,14 @@ from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed, PlainRunner, Runner
 
 PROGRAM = "models_admin.demo_worker"
+_MIB = 1024**2
+_WORDS = {
+    "download": "downloading",
+    "check": "checking",
+    "convert": "converting",
+    "tokenizer": "writing the tokenizer,",
+    "sign": "taking checksums,",
+}
 
 
 class _Catalog(Protocol):
@@ -41,12 +49,15 @@ async def ensure_demo(home: Path, jobs: Runner, on_progress: Callable[[Progress]
 
 
 def describe(progress: Progress) -> str:
-    """A progress as a line for a terminal: ``download 45 of 93 MB``."""
+    """A progress as a line for a terminal: ``downloading 45 of 93 MB``. An MB is 2**20 bytes, as everywhere here."""
+    words = _WORDS.get(progress.phase, progress.phase)
     if not progress.total:
-        return progress.phase
+        return words.rstrip(",")
     if progress.unit == "bytes":
-        return f"{progress.phase} {progress.done / 1e6:.0f} of {progress.total / 1e6:.0f} MB"
-    return f"{progress.phase} {progress.done} of {progress.total} {progress.unit}"
+        return f"{words} {progress.done / _MIB:.0f} of {progress.total / _MIB:.0f} MB"
+    if progress.unit == "files":
+        return words.rstrip(",")
+    return f"{words} {progress.done} of {progress.total} {progress.unit}"
 
 
 def main(arguments: list[str] | None = None) -> int:

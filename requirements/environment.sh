@@ -60,7 +60,11 @@ install_set() {
   if [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && "$VENV/bin/python" -c '' 2>/dev/null; then return; fi
   make_environment
   rm -f "$stamp"
-  echo "Installing $(grep -c '==' "$pins") pinned packages ($1)"
+  case "$1" in
+    base) what="pinned packages (0.5 GB in $VENV, a minute or two)" ;;
+    *) what="pinned packages for $1" ;;
+  esac
+  echo "Installing $(grep -c '==' "$pins") $what"
   pip_install -r "$pins"
   if [ "$1" = base ]; then
     echo "Installing $(grep '^vllm' requirements/engine.txt) without the torch and gradio it asks for"

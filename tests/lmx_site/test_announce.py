@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from lmx_site.announce import base_url, examples, lines
+from lmx_site.announce import base_url, demo_ready, examples, lines, stopping
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,20 @@ def test_the_url_works_on_this_machine(host: str, url: str) -> None:
 def test_it_names_models_and_uses_the_default_in_the_examples() -> None:
     shown = list(lines("http://u", [f"m{n}" for n in range(7)], "m3", needs_key=False))
     assert shown[1] == "7 models: m0, m1, m2, m3, m4 and 2 more"
-    assert '"model": "m3"' in shown[2]
+    assert shown[2] == "Ask it from another terminal:"
+    assert '"model": "m3"' in shown[3]
+
+
+def test_a_demo_model_that_has_come_is_named() -> None:
+    first, curl, *_ = demo_ready("http://u", "org/demo", needs_key=False)
+    assert first == "org/demo is ready. Ask it from another terminal:"
+    assert curl.startswith("curl http://u/v1/chat/completions")
+
+
+def test_a_stop_says_what_it_waits_for() -> None:
+    assert stopping(0, 10.0) == "Stopping"
+    assert stopping(1, 10.0) == "Stopping: 1 answer may run on for up to 10 s (Ctrl-C again ends it now)"
+    assert stopping(20, 0.5) == "Stopping: 20 answers may run on for up to 0.5 s (Ctrl-C again ends them now)"
 
 
 def test_without_models_there_are_no_examples() -> None:

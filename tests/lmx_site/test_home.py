@@ -28,7 +28,7 @@ def test_it_prepares_what_is_missing_and_keeps_what_is_there(tmp_path: Path) -> 
 
 def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StartRefused, match="cannot be written"):
+    with pytest.raises(StartRefused, match="cannot be written: a file is where a directory must be"):
         prepare(tmp_path / "file")
     with pytest.raises(StartRefused, match="LMX_HOME"):
         prepare(tmp_path / "file" / "home")

