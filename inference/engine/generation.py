@@ -16,6 +16,8 @@ from inference.engine.worker_client import WorkerClient
 from inference.errors import ModelUnavailable, from_code
 from inference.records import RequestRecord
 
+_CUT_OFF = "the answer was cut off: its model was unloaded, or the server stopped"
+
 
 class RunningGeneration:
     """Implements ``contract.Generation``. ``on_end`` is called once, with the last event already recorded."""
@@ -97,7 +99,7 @@ class RunningGeneration:
         if self.ended:
             return
         if type(event) is ipc.Finished and event.reason == "cancelled" and self.cancelled_at is None:
-            event = ipc.Failed(self.key, ModelUnavailable.code, "the model was unloaded before the answer was complete")
+            event = ipc.Failed(self.key, ModelUnavailable.code, _CUT_OFF)
         self.last_progress = time.monotonic()
         last = False
         if type(event) is ipc.Delta:

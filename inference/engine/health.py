@@ -14,7 +14,12 @@ from inference.engine.words import duration, gigabytes
 
 Word = Literal["healthy", "degraded", "error"]
 _WORRYING_MISSES = 3
-_FAULTS = ("internal_error", "worker_died", "timeout", "overloaded")
+_FAULTS = {
+    "internal_error": "an error inside the server, see its log",
+    "worker_died": "its process died",
+    "timeout": "it took too long and was ended",
+    "overloaded": "there were more requests than it could take",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +76,4 @@ def _problems(run: ModelRun, outcome: Outcome | None, standing_still: list[str])
     if run.id in standing_still:
         yield f"{run.id}: it does not step"
     if run.state == "ready" and outcome is not None and outcome.code is not None:
-        yield f"{run.id}: its last answer failed ({outcome.code}) {duration(time.monotonic() - outcome.at)} ago"
+        yield f"{run.id}: its last answer failed {duration(time.monotonic() - outcome.at)} ago: {_FAULTS[outcome.code]}"

@@ -177,6 +177,11 @@ def death_of(run: ModelRun, death: ChildExit) -> WorkerDied:
     return WorkerDied(f"the process of {run.id} died: {death.cause}", retry_after=1)
 
 
+def reason_of_death(cause: str) -> str:
+    """Why a model whose worker died is not loaded, and what the owner need not do about it."""
+    return f"its process died: {cause}; the next request loads it again"
+
+
 def refusal_to_wait(run: ModelRun, stopped: Stopped | None, queue_limit: int) -> LmxError | None:
     """Why one more waiter for this model is sent away at once; None if it may wait."""
     if run.ref.problem is not None:

@@ -36,6 +36,7 @@ from inference.engine.runs import (
     Waiter,
     death_of,
     load_failure,
+    reason_of_death,
     refusal_to_wait,
     serve_queues,
     shutting_down,
@@ -315,7 +316,7 @@ class Supervisor:
         delay = self._crashes.note(run.id, cause)
         stopped = self._crashes.stopped(run.id)
         if delay is not None:
-            run.state, run.reason, run.retry_at = "failed", f"its process died: {cause}", time.monotonic() + delay
+            run.state, run.reason, run.retry_at = "failed", reason_of_death(cause), time.monotonic() + delay
         elif stopped is not None:
             run.state, run.reason = "stopped-after-crashes", stopped.reason
             self._events.emit("model.stopped", model=run.id, message=stopped.reason, until=stopped.until)

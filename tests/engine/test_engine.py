@@ -113,7 +113,7 @@ async def test_failure_mid_stream(world: World) -> None:
     assert world.records.kept[0].error_code == "internal_error"
     word, reasons = world.engine.health()
     assert word == "error"
-    assert "internal_error" in reasons[0]
+    assert "ago: an error inside the server" in reasons[0]
     await collect(await world.ask("a"))
     assert world.engine.health()[0] == "healthy"
 

@@ -93,7 +93,13 @@ class Answers:
         self._thread.join()
         for request in list(self._answers):
             self._emit(
-                [ipc.Failed(request, "model_unavailable", "the model was unloaded before the answer was complete")]
+                [
+                    ipc.Failed(
+                        request,
+                        "model_unavailable",
+                        "the answer was cut off: its model was unloaded, or the server stopped",
+                    )
+                ]
             )
         self._answers.clear()
 
