@@ -87,7 +87,15 @@ def _sentence(errors: list[ErrorDetails]) -> str:
     if errors[0]["type"] == "extra_forbidden":
         return "is not a parameter of this route"
     wishes = dict.fromkeys(_wish(error) for error in errors)
-    return f"{' or '.join(wishes)}, not {describe(errors[0]['input'])}"
+    return " or ".join(wishes) + _instead(errors[0])
+
+
+def _instead(error: ErrorDetails) -> str:
+    """What came in place of the wish, where that says more than the wish does."""
+    given = error["input"]
+    if error["type"] in ("literal_error", "enum") and isinstance(given, str):
+        return f", not {given[:40]!r}"
+    return "" if isinstance(given, str | list | dict) and not _is_type_error(error) else f", not {describe(given)}"
 
 
 def _wish(error: ErrorDetails) -> str:
@@ -98,6 +106,7 @@ def _wish(error: ErrorDetails) -> str:
         ("String should have ", "must have "),
         ("String should match ", "must match "),
         ("Value error, ", ""),
+        (" after validation", ""),
     ):
         text = text.replace(pattern, words)
     text = text.replace("a valid list", "an array").replace("a valid dictionary", "an object").replace("a valid ", "a ")

@@ -201,7 +201,8 @@ def test_sentences_say_what_was_wanted_and_what_came() -> None:
     assert refusal(chat(stop=5)).message == "stop must be a string or must be an array, not 5"
     assert refusal({"model": "m"}).message == "messages is required"
     assert refusal(chat(messages=[1])).message == "messages[0] must be an object, not 1"
-    assert "'system', 'developer', 'user', 'assistant' or 'tool'" in refusal(say({"role": "x"})).message
+    assert refusal(say({"role": "x"})).message.endswith("'system', 'developer', 'user', 'assistant' or 'tool', not 'x'")
+    assert refusal(chat(messages=[])).message == "messages must have at least 1 item"
 
 
 def test_texts_are_not_repeated_in_errors() -> None:
