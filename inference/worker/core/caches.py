@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 from mlx_lm.models.cache import CacheList, KVCache, make_prompt_cache
 
 from inference.worker.core.kvcache import Padding, RowsKVCache, join_rows, keep_rows
@@ -108,6 +109,13 @@ def copied(caches: Caches) -> Caches:
 def bytes_of(caches: Caches) -> int:
     """What the caches hold, allocated but unused room included."""
     return sum(int(cache.nbytes) for cache in caches)
+
+
+def weights_of(model: Any) -> int:
+    """Bytes of a model's parameters, 0 where it does not tell."""
+    if not hasattr(model, "parameters"):
+        return 0
+    return sum(int(leaf.nbytes) for _, leaf in tree_flatten(model.parameters()))
 
 
 def arrays_of(caches: Caches) -> list[Any]:

@@ -9,7 +9,6 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -17,15 +16,14 @@ import mlx.core as mx
 from inference.worker.core import caches as kv
 from inference.worker.core.admission import Admission
 from inference.worker.core.decode import DecodeBatch, Unread
+from inference.worker.core.lifecycle import Lifecycle
 from inference.worker.core.placement import Placement
 from inference.worker.core.prefill import ChunkSizer, PrefillJob
 from inference.worker.core.rows import Row, Running
 from inference.worker.core.types import (
-    ChoiceFinished,
     CoreEvent,
     CoreRequest,
     CoreStats,
-    FinishReason,
     PrefillProgress,
     RequestFailed,
     Started,
@@ -33,7 +31,10 @@ from inference.worker.core.types import (
 from inference.worker.core.validate import Refusal, check, checked_prompt
 
 _CLEAR_CACHE_EVERY = 512
+_CLEAR_CACHE_AFTER_CHUNK = 512
 _COUNT_KV_EVERY = 64
+_IDLE_S = 1.0
+_NOT_NUMBERS = "the model computed logits that are not numbers"
 
 _Cancel = tuple[str, int | None]
 
@@ -43,8 +44,8 @@ class Core:
 
     ``slots`` bounds the choices that decode or prefill at once (a request with more choices than that runs alone).
     ``prefill_budget_ms`` is how long a prefill chunk may hold up running streams, see ``ChunkSizer``.
-    ``weight_bytes`` is what one forward pass reads of the model; it decides when rows of very different length are
-    stepped apart, see ``Placement``. Construction runs a few tiny forward passes to learn ``facts``.
+    ``weight_bytes`` is what one forward pass reads of the model (all of its weights, if not given); it decides when
+    rows of very different length are stepped apart, see ``Placement``. Construction runs a few tiny forward passes to learn ``facts``.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Core:
         slots: int = 32,
         prefill_budget_ms: float = 40.0,
         prefill_chunk: int = 2048,
-        weight_bytes: int = 0,
+        weight_bytes: int | None = None,
     ) -> None:
         self.facts = kv.probe(model)
         self.vocab_size = self.facts.vocab_size
@@ -62,28 +63,24 @@ class Core:
         self.kv_bytes_per_token = self.facts.kv_bytes_per_token
         self._inbox: deque[Running | _Cancel | RequestFailed] = deque()
         self._wake = threading.Event()
-        self._open_keys: set[str] = set()
         self._queue = Admission(model, self.facts, slots)
+        self._life = Lifecycle(self._queue)
         self._sizer = ChunkSizer(prefill_budget_ms / 1000, prefill_chunk)
-        self._placement = Placement(self.facts, weight_bytes)
+        self._placement = Placement(self.facts, kv.weights_of(model) if weight_bytes is None else weight_bytes)
         self._batches: list[DecodeBatch] = []
         self._unread: list[Unread] = []
-        self._running: dict[str, Running] = {}
-        self._events: list[CoreEvent] = []
-        self._generation = 0
         self._batches_of = 0
         self._stats = CoreStats()
         self._chunks = deque([0, 0, 0], maxlen=3)
         self._last_step_end = 0.0
-        self._changed = True
 
     # ------------------------------------------------------------------------------------------------ any thread
 
     def submit(self, request: CoreRequest) -> None:
         """Queue a request; a refusal comes as ``RequestFailed``. ``ValueError`` when a request of that key is open."""
-        if request.key in self._open_keys:
+        if request.key in self._life.open_keys:
             raise ValueError(f"request {request.key} is open already")
-        self._open_keys.add(request.key)
+        self._life.open_keys.add(request.key)
         try:
             check(request, self.vocab_size)
             self._inbox.append(Running.of(request, checked_prompt(request, self.vocab_size)))
@@ -98,7 +95,7 @@ class Core:
 
     def cancel_all(self) -> None:
         """Cancel every request that is open now."""
-        for key in tuple(self._open_keys):
+        for key in tuple(self._life.open_keys):
             self.cancel(key)
 
     def set_slots(self, slots: int) -> None:
@@ -117,44 +114,52 @@ class Core:
     @property
     def busy(self) -> bool:
         """True while a submitted request has not had its last event."""
-        return bool(self._open_keys)
+        return bool(self._life.open_keys)
 
     # ------------------------------------------------------------------------------------------- stepping thread
 
     def wait_for_work(self, timeout: float | None = None) -> bool:
         """Block until there is something to do (True), ``wake`` is called or ``timeout`` seconds are over."""
         if not self._inbox and not self._has_work():
-            mx.clear_cache()
             self._last_step_end = 0.0
-            self._wake.wait(timeout)
+            self._sleep(timeout)
         self._wake.clear()
         return bool(self._inbox) or self._has_work()
+
+    def _sleep(self, timeout: float | None) -> None:
+        """Wait to be woken; after a while give unused memory back to the system, for the other models."""
+        first = _IDLE_S if timeout is None else min(timeout, _IDLE_S)
+        if self._wake.wait(first) or first == timeout:
+            return
+        mx.clear_cache()
+        self._wake.wait(None if timeout is None else timeout - first)
 
     def _has_work(self) -> bool:
         return bool(self._batches or self._unread or self._queue.has_work)
 
     def step(self) -> list[CoreEvent]:
         """Do one step: read the inbox, queue the next decode step and prefill chunk, deliver the tokens before it."""
-        self._events = []
+        events = self._life.events = []
         if self._inbox:
             self._read_inbox()
         self._leave()
         for running in self._queue.admit(sum(len(batch.rows) for batch in self._batches)):
-            self._events.append(Started(running.request.key))
+            self._life.events.append(Started(running.request.key))
         unread, self._unread = self._unread, []
         waiting = self._advance()
-        if not waiting:
+        behind_step = bool(self._batches) and not waiting
+        if behind_step:
             self._prefill()
         for drawn in unread:
             self._deliver(drawn)
-        if waiting:
-            self._draw_constrained(waiting)
+        self._draw_constrained(waiting)
+        if not behind_step:
             self._prefill()
         self._join()
-        if not self._running:
+        if not self._life.running:
             self._batches, self._unread = [], []
         self._account()
-        return self._events
+        return events
 
     # -------------------------------------------------------------------------------------------------- the inbox
 
@@ -163,22 +168,22 @@ class Core:
         while self._inbox:
             message = self._inbox.popleft()
             if isinstance(message, RequestFailed):
-                self._open_keys.discard(message.key)
-                self._events.append(message)
+                self._life.open_keys.discard(message.key)
+                self._life.events.append(message)
             elif isinstance(message, Running):
-                self._running[message.request.key] = message
+                self._life.running[message.request.key] = message
                 self._queue.add(message)
             else:
                 self._cancel(*message)
-            self._changed = True
+            self._life.changed = True
 
     def _cancel(self, key: str, choice: int | None) -> None:
-        running = self._running.get(key)
+        running = self._life.running.get(key)
         if running is None:
             return
         for row in running.rows:
             if row.alive and choice in (None, row.ref.choice):
-                self._finish(row, "cancelled", self._delivered(row))
+                self._life.finish(row, "cancelled", self._delivered(row))
 
     def _delivered(self, row: Row) -> int:
         """Tokens of a row that were delivered, between two steps: all that were drawn but the unread one."""
@@ -187,57 +192,21 @@ class Core:
                 return drawn.drawn_by(drawn.rows.index(row)) - 1
         return 0
 
-    # ---------------------------------------------------------------------------------------------- last events
-
-    def _finish(self, row: Row, reason: FinishReason, delivered: int) -> None:
-        """Give a row its last event; the request is over with its last row."""
-        running = row.owner
-        row.alive = False
-        self._generation += 1
-        self._changed = True
-        key = row.ref.key
-        self._events.append(ChoiceFinished(key, row.ref.choice, reason, int(running.prompt.size), delivered))
-        running.open_rows -= 1
-        if not running.open_rows:
-            self._forget(running)
-
-    def _fail(self, running: Running, code: str, message: str) -> None:
-        """Give a request its one last event, unless it had it."""
-        if not running.open_rows:
-            return
-        for row in running.rows:
-            row.alive = False
-        self._generation += 1
-        self._changed = True
-        running.open_rows = 0
-        self._events.append(RequestFailed(running.request.key, code, message))
-        self._forget(running)
-
-    def _forget(self, running: Running) -> None:
-        key = running.request.key
-        self._queue.remove(running)
-        self._running.pop(key, None)
-        self._open_keys.discard(key)
-
-    def _fail_rows(self, rows: Sequence[Row], error: Exception) -> None:
-        for running in {row.owner for row in rows if row.alive}:
-            self._fail(running, "internal_error", f"the decode step failed: {error}")
-
     # ----------------------------------------------------------------------------------------------- the device
 
     def _leave(self) -> None:
         """Take out the rows that ended, before they are stepped again."""
-        self._batches_of = self._generation
+        self._batches_of = self._life.generation
         changed = False
         for batch in self._batches:
             try:
-                changed = batch.drop_finished(self._generation) or changed
+                changed = batch.drop_finished(self._life.generation) or changed
             except Exception as error:
-                self._fail_rows(batch.rows, error)
+                self._life.fail_rows(batch.rows, error)
                 batch.rows = []
                 changed = True
         if changed:
-            self._changed = True
+            self._life.changed = True
             remaining = [batch for batch in self._batches if batch.rows]
             self._batches = []
             self._place(remaining)
@@ -245,7 +214,7 @@ class Core:
     def _join(self) -> None:
         """Move prefilled rows into the batches that decode."""
         for job in self._queue.take_finished():
-            self._changed = True
+            self._life.changed = True
             try:
                 self._place(job.batches())
             except Exception as error:
@@ -261,7 +230,7 @@ class Core:
             try:
                 partner.extend(batch)
             except Exception as error:
-                self._fail_rows([*partner.rows, *batch.rows], error)
+                self._life.fail_rows([*partner.rows, *batch.rows], error)
                 self._batches.remove(partner)
 
     def _advance(self) -> list[DecodeBatch]:
@@ -276,7 +245,7 @@ class Core:
                 else:
                     self._unread.append(batch.draw(self._batches_of))
             except Exception as error:
-                self._fail_rows(batch.rows, error)
+                self._life.fail_rows(batch.rows, error)
                 self._batches.remove(batch)
         return waiting
 
@@ -286,11 +255,11 @@ class Core:
                 allowed = batch.allowed(self.vocab_size, self._constraint_failed)
                 self._unread.append(batch.draw(self._batches_of, allowed))
             except Exception as error:
-                self._fail_rows(batch.rows, error)
+                self._life.fail_rows(batch.rows, error)
                 self._batches.remove(batch)
 
     def _constraint_failed(self, row: Row, message: str) -> None:
-        self._fail(row.owner, "internal_error", message)
+        self._life.fail(row.owner, "internal_error", message)
 
     def _prefill(self) -> None:
         """Queue one chunk; wait for it only where no stream is decoding."""
@@ -308,17 +277,19 @@ class Core:
                 self._fail_job(job, error)
             return
         self._chunks[-1] = count if decoding else 0
+        if count >= _CLEAR_CACHE_AFTER_CHUNK:
+            mx.clear_cache()
         if not decoding:
             self._sizer.saw_chunk(count, time.perf_counter() - began, beside_step=False)
         self._stats.prefilled += count
         for running in job.running:
             total = int(running.prompt.size)
             done = total if job.finished else job.done
-            self._events.append(PrefillProgress(running.request.key, done, total))
+            self._life.events.append(PrefillProgress(running.request.key, done, total))
 
     def _fail_job(self, job: PrefillJob, error: Exception) -> None:
         for running in job.running:
-            self._fail(running, "internal_error", f"the prefill failed: {error}")
+            self._life.fail(running, "internal_error", f"the prefill failed: {error}")
 
     # ------------------------------------------------------------------------------------------------- delivery
 
@@ -328,16 +299,18 @@ class Core:
             tokens, sound = drawn.read()
             logprobs = drawn.logprobs()
         except Exception as error:
-            self._fail_rows(drawn.rows, error)
+            self._life.fail_rows(drawn.rows, error)
             return
         if not sound:
             for at in drawn.unsound():
                 if drawn.rows[at].alive:
-                    self._fail(drawn.rows[at].owner, "internal_error", "the model computed logits that are not numbers")
-        event = drawn.event(tokens, logprobs, self._generation)
+                    self._life.fail(
+                        drawn.rows[at].owner, "internal_error", "the model computed logits that are not numbers"
+                    )
+        event = drawn.event(tokens, logprobs, self._life.generation)
         if event.rows:
             self._stats.tokens += len(event.rows)
-            self._events.append(event)
+            self._life.events.append(event)
         if drawn.constrained or drawn.ending or not drawn.eos.isdisjoint(tokens):
             self._end_rows(drawn, tokens)
 
@@ -350,9 +323,9 @@ class Core:
             delivered = drawn.drawn_by(at)
             if tokens[at] in row.owner.request.eos or (row.constraint is not None and self._complete(row, tokens[at])):
                 if row.alive:
-                    self._finish(row, "stop", delivered)
+                    self._life.finish(row, "stop", delivered)
             elif at in ending:
-                self._finish(row, "length", delivered)
+                self._life.finish(row, "length", delivered)
 
     def _complete(self, row: Row, token: int) -> bool:
         """Advance a row's constraint; True when its text is complete or the constraint failed."""
@@ -379,7 +352,7 @@ class Core:
         self._chunks.append(0)
         if stats.step % _CLEAR_CACHE_EVERY == 0:
             mx.clear_cache()
-        if self._changed or stats.step % _COUNT_KV_EVERY == 0:
+        if self._life.changed or stats.step % _COUNT_KV_EVERY == 0:
             self._count()
 
     def _measure(self, seconds: float) -> None:
@@ -394,9 +367,9 @@ class Core:
 
     def _count(self) -> None:
         stats = self._stats
-        stats.running = len(self._running) - self._queue.queued
+        stats.running = len(self._life.running) - self._queue.queued
         stats.queued = self._queue.queued
         stats.rows = sum(len(batch.rows) for batch in self._batches)
         held = [batch.caches for batch in self._batches] + [job.caches for job in self._queue.jobs()]
         stats.kv_bytes = sum(map(kv.bytes_of, held))
-        self._changed = False
+        self._life.changed = False

@@ -18,15 +18,17 @@ from inference.worker.core.rows import Running
 _SMALLEST_CHUNK = 32
 _LARGEST_CHUNK = 2048
 _FIRST_CHUNK = 512
+_IDLE_BUDGET_S = 0.5
 _WEIGHT_OF_NEW = 0.3
 
 
 class ChunkSizer:
     """How many prompt tokens to prefill at once.
 
-    With nothing decoding, as many as there may be. Beside running streams, as many as take ``budget_s`` or, where a
-    decode step alone is longer, as long as one step: then a stream's gap is at most doubled and prefill still has
-    half of the device. Sizes are powers of two, so that the device sees few shapes.
+    Beside running streams, as many as take ``budget_s`` or, where a decode step alone is longer, as long as one step:
+    then a stream's gap is at most doubled and prefill still has half of the device. With nothing decoding, as many as
+    take half a second, so that a cancellation or a new request never waits for long. Sizes are powers of two, so that
+    the device sees few shapes.
     """
 
     def __init__(self, budget_s: float, largest: int = _LARGEST_CHUNK) -> None:
@@ -37,11 +39,10 @@ class ChunkSizer:
 
     def size(self, decoding: bool) -> int:
         """Tokens of the next chunk."""
-        if not decoding:
-            return self._largest
         if self._token_s is None:
             return min(_FIRST_CHUNK, self._largest)
-        wanted = max(self._budget_s, self._step_s or 0.0) / max(self._token_s, 1e-9)
+        seconds = max(self._budget_s, self._step_s or 0.0) if decoding else max(self._budget_s, _IDLE_BUDGET_S)
+        wanted = seconds / max(self._token_s, 1e-9)
         size = _SMALLEST_CHUNK
         while size * 2 <= wanted and size * 2 <= self._largest:
             size *= 2

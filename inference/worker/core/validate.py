@@ -27,7 +27,10 @@ class Refusal(Exception):
 
 def checked_prompt(request: CoreRequest, vocab_size: int) -> NDArray[np.int32]:
     """The prompt as an array of token ids, or ``Refusal``."""
-    prompt = np.asarray(request.prompt)
+    try:
+        prompt = np.asarray(request.prompt)
+    except ValueError as error:
+        raise Refusal("the prompt is not a list of token ids", "prompt") from error
     if prompt.ndim != 1 or prompt.size == 0:
         raise Refusal("the prompt has no tokens", "prompt")
     if not np.issubdtype(prompt.dtype, np.integer):

@@ -78,7 +78,7 @@ def test_short_prompts_are_prefilled_together_and_answers_are_not_longer_than_as
 def test_prompts_of_very_different_length_are_not_padded_to_each_other() -> None:
     core, shapes = counted()
     run(core, {0: [request("long", length=1500, max_tokens=1), request("short", length=300, max_tokens=1)]})
-    assert (1, 1499) in shapes
+    assert sum(tokens for _, tokens in shapes) == 1500 + 300
     assert {rows for rows, _ in shapes} == {1}
 
 
@@ -267,17 +267,19 @@ def test_submitting_from_many_threads() -> None:
 
 def test_chunk_sizes_follow_measured_time() -> None:
     sizer = ChunkSizer(0.040, 2048)
-    assert sizer.size(decoding=False) == 2048
+    assert sizer.size(decoding=False) == 512
     assert sizer.size(decoding=True) == 512
     sizer.saw_step(0.010)
     sizer.saw_chunk(512, 0.0612 + 0.010, beside_step=True)
     assert sizer.size(decoding=True) == 256
+    assert sizer.size(decoding=False) == 2048
     for _ in range(30):
         sizer.saw_step(0.250)
     assert sizer.size(decoding=True) == 2048
     slow = ChunkSizer(0.040, 2048)
     slow.saw_chunk(512, 5.12, beside_step=False)
     assert slow.size(decoding=True) == 32
+    assert slow.size(decoding=False) == 32
 
 
 def test_a_constraint_may_have_nothing_against_anything() -> None:

@@ -93,6 +93,7 @@ INVALID = {
     "token below zero": CoreRequest("bad", [5, -1], 8),
     "no prompt": CoreRequest("bad", [], 8),
     "not token ids": CoreRequest("bad", [0.5], 8),  # type: ignore[list-item]
+    "a list of lists": CoreRequest("bad", [[5], [5, 6]], 8),  # type: ignore[list-item]
     "no tokens wanted": CoreRequest("bad", [5], 0),
     "no choices": CoreRequest("bad", [5], 8, n=0),
     "too few constraints": CoreRequest("bad", [5], 8, n=2, constraints=[None]),
