@@ -100,7 +100,9 @@ class CommonParams(WireModel):
     top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = Field(None, description="0 or -1: off.")
     min_p: Probability | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: str | list[str] | None = Field(None, description=f"One string or up to {MAX_STOPS}.")
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = Field(
+        None, description=f"One string or up to {MAX_STOPS}."
+    )
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
