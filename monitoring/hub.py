@@ -222,7 +222,10 @@ class Hub:
     def _wake_all(self) -> None:
         for subscription in self._subscriptions:
             if not subscription.waking:
-                subscription.waking = self._call(subscription.wake)
+                # Before the call, not from its result: the loop may have run it before this thread goes on.
+                subscription.waking = True
+                if not self._call(subscription.wake):
+                    subscription.waking = False
 
     def _call(self, callback: Callable[[], None]) -> bool:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,30 @@ def test_a_failing_tap_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
 async def test_too_many_topics_are_refused() -> None:
     with pytest.raises(ValueError):
         Hub().subscribe([str(n) for n in range(33)])
+
+
+class LateReturn(Hub):
+    """A publisher's thread that is held up after it has asked for a wake-up, until the loop has served it."""
+
+    def _call(self, callback: Callable[[], None]) -> bool:
+        if threading.current_thread() is threading.main_thread():
+            return super()._call(callback)
+        served = threading.Event()
+
+        def serve() -> None:
+            callback()
+            served.set()
+
+        asked = super()._call(serve)
+        assert served.wait(10)
+        return asked
+
+
+async def test_a_thread_that_is_held_up_while_it_publishes_silences_nobody() -> None:
+    hub = LateReturn(interval_s=0)
+    subscription = hub.subscribe(["latency"])
+    for value in (1, 2, 3):
+        watching = asyncio.create_task(turn(subscription))
+        await asyncio.sleep(0)  # it waits now, and does not ask for the lock that the publisher holds
+        await asyncio.to_thread(hub.publish, "latency", value)
+        assert [frame.payload for frame in await watching] == [value]
