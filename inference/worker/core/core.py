@@ -45,7 +45,8 @@ class Core:
     ``slots`` bounds the choices that decode or prefill at once (a request with more choices than that runs alone).
     ``prefill_budget_ms`` is how long a prefill chunk may hold up running streams, see ``ChunkSizer``.
     ``weight_bytes`` is what one forward pass reads of the model (all of its weights, if not given); it decides when
-    rows of very different length are stepped apart, see ``Placement``. Construction runs a few tiny forward passes to learn ``facts``.
+    rows of very different length are stepped apart, see ``Placement``. Construction runs a few tiny forward passes to
+    learn ``facts``.
     """
 
     def __init__(
