@@ -30,7 +30,8 @@ _BOTH: frozenset[Scope] = frozenset({"inference", "admin"})
 _INFERENCE: frozenset[Scope] = frozenset({"inference"})
 _NONE: frozenset[Scope] = frozenset()
 # A proxy on this machine makes the whole world look like 127.0.0.1.
-_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
+_PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
+_PROXY_PREFIX = "x-forwarded"
 _LONGEST_NAME = 64
 _NEEDED: dict[Area, Scope | None] = {"public": None, "inference": "inference", "admin": "admin", "pages": "admin"}
 
@@ -141,7 +142,8 @@ def _refusal(asked: Credentials, keys: Keys, principal: Principal, needed: Scope
 
 def is_local(asked: Credentials) -> bool:
     """Whether the peer is a process on this machine that speaks for itself."""
-    return is_loopback(asked.address) and not any(name in asked.headers for name in _PROXY_HEADERS)
+    passed_on = any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX) for name in asked.headers)
+    return is_loopback(asked.address) and not passed_on
 
 
 def is_loopback(address: str) -> bool:
@@ -197,7 +199,7 @@ def _client_name(asked: Credentials, keys: Keys) -> str:
 def _masked(token: str) -> str:
     """A name is kept; what looks like a real key of some provider becomes a fingerprint, as names are logged."""
     clean = _clean(token)
-    looks_secret = len(token) > 40 or re.search(r"[A-Za-z0-9]{24,}", token) is not None
+    looks_secret = len(token) > 32 or re.search(r"[A-Za-z0-9]{20,}", token) is not None
     if clean and not looks_secret:
         return clean
     return "key-" + _digest(token).hex()[:8]

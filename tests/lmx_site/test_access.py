@@ -106,7 +106,9 @@ def test_a_missing_key_and_a_wrong_one_are_told_apart() -> None:
     assert "secret-guess" not in caught.value.message
 
 
-@pytest.mark.parametrize("header", ["forwarded", "x_forwarded_for", "x_real_ip"])
+@pytest.mark.parametrize(
+    "header", ["forwarded", "x_forwarded_for", "x_forwarded_host", "x_real_ip", "via", "cf_connecting_ip"]
+)
 def test_a_proxy_on_this_machine_is_not_this_machine(header: str) -> None:
     with pytest.raises(Forbidden):
         decide(asked("/admin/status", **{header: "8.8.8.8"}), NO_KEYS)
@@ -153,8 +155,16 @@ def test_a_client_without_keys_is_called_by_what_it_says(headers: dict[str, str]
     assert decide(asked("/v1/models", **headers), NO_KEYS).id == name
 
 
-def test_what_looks_like_a_real_key_does_not_become_a_name() -> None:
-    name = decide(asked("/v1/models", authorization="Bearer sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"), NO_KEYS).id
+@pytest.mark.parametrize(
+    "token",
+    [
+        "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789",
+        "6f1ed002-ab57-4c60-9d4b-1a2b3c4d5e6f",
+        "hf_abcdefghijklmnopqrst",
+    ],
+)
+def test_what_looks_like_a_real_key_does_not_become_a_name(token: str) -> None:
+    name = decide(asked("/v1/models", authorization=f"Bearer {token}"), NO_KEYS).id
     assert name.startswith("key-")
     assert len(name) == 12
 
