@@ -49,7 +49,7 @@ class Model(TypedDict):
     slots: int
     weight_bytes: int
     footprint: int
-    without_kv: int
+    weights: int
     kv: int
     cache: int
     load_phase: str | None

@@ -95,6 +95,7 @@ class Sampler:
 
     def _model(self, status: ModelStatus, records: list[RequestRecord], latency: Latency | None) -> Model:
         stats, footprint = status.stats or Stats(), self._footprints.get(status.id, 0)
+        weights, kv, cache = split(footprint, stats)
         mine = [record for record in records if record.model == status.id]
         return {
             "id": status.id,
@@ -106,9 +107,9 @@ class Sampler:
             "slots": status.slots,
             "weight_bytes": status.weight_bytes,
             "footprint": footprint,
-            "without_kv": max(0, footprint - stats.kv_bytes),
-            "kv": stats.kv_bytes,
-            "cache": stats.cache_bytes,
+            "weights": weights,
+            "kv": kv,
+            "cache": cache,
             "load_phase": status.load_phase,
             "load_done": status.load_done,
             "load_total": status.load_total,
@@ -182,19 +183,23 @@ def disk_payload(status: ModelStatus) -> DiskModel:
 
 
 def memory_share(model: Model) -> ModelMemory:
-    """Split a footprint: MLX's counters never exceed it on the chart, though they are read a moment apart."""
-    footprint = model["footprint"]
-    kv = min(model["kv"], footprint)
-    cache = min(model["cache"], footprint - kv)
+    """A model's part of the chart: the very numbers of its card."""
     return {
         "id": model["id"],
         "colour": model["colour"],
-        "footprint": footprint,
-        "weights": footprint - kv - cache,
-        "kv": kv,
-        "cache": cache,
+        "footprint": model["footprint"],
+        "weights": model["weights"],
+        "kv": model["kv"],
+        "cache": model["cache"],
         "rate": model["tokens_per_second"],
     }
+
+
+def split(footprint: int, stats: Stats) -> tuple[int, int, int]:
+    """Weights, KV and MLX's free list: together the footprint, though MLX's counters are read a moment apart."""
+    kv = min(stats.kv_bytes, footprint)
+    cache = min(stats.cache_bytes, footprint - kv)
+    return footprint - kv - cache, kv, cache
 
 
 def request_payload(record: RequestRecord) -> Request:

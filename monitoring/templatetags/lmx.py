@@ -23,9 +23,11 @@ def size(value: float | None) -> str:
 
 
 @register.filter
-def gigabytes(value: float | None) -> str:
-    """Bytes as a bare number of gigabytes, for pairs such as ``71.2 / 96.0 GB``."""
-    return f"{(value or 0) / _GIB:.1f}"
+def out_of(value: float | None, whole: float | None) -> str:
+    """Two sizes in the unit of the larger: ``71.2 / 96.0 GB``, on a small machine ``120 / 320 MB``."""
+    if whole and whole < _GIB:
+        return f"{(value or 0) / _MIB:.0f} / {whole / _MIB:.0f} MB"
+    return f"{(value or 0) / _GIB:.1f} / {(whole or 0) / _GIB:.1f} GB"
 
 
 @register.filter

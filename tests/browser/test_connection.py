@@ -21,7 +21,7 @@ def test_it_comes_back(context: BrowserContext, tmp_path: Path, free_port: int) 
     page.goto(server.url)
     link, body = page.locator("#link"), page.locator("body")
     expect(link).to_have_attribute("data-link", "live")
-    page.get_by_role("button", name="Load: calm", exact=True).click()
+    page.get_by_role("button", name="Load into memory: calm", exact=True).click()
     expect(page.locator("#events")).to_contain_text("loaded calm")
     assert server.stop() == 0
     expect(link).to_have_text(re.compile(r"^lost, \d+ s old$"))
@@ -32,7 +32,7 @@ def test_it_comes_back(context: BrowserContext, tmp_path: Path, free_port: int) 
     later.start()
     expect(link).to_have_attribute("data-link", "live")
     expect(body).not_to_have_attribute("data-stale", "")
-    expect(page.get_by_role("button", name="Load: calm", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Load into memory: calm", exact=True)).to_be_visible()
     last = page.locator("#chart").get_attribute("data-last") or ""
     expect(page.locator("#chart")).not_to_have_attribute("data-last", last)
     assert later.stop() == 0

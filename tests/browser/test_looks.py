@@ -91,6 +91,27 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, server: LiveServer, 
     context.close()
 
 
+OVERLAPS = """() => {
+  const strip = document.getElementById("strip");
+  const word = strip.querySelector("#health [data-word]");
+  const before = word.textContent;
+  word.textContent = "degraded: " + "a-model-with-a-long-name: its process died; ".repeat(4);
+  const boxes = [...strip.children].map((child) => [child.id || child.className, child.getBoundingClientRect()]);
+  const width = document.documentElement.scrollWidth;
+  word.textContent = before;
+  const over = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  const others = ([name, a], i) => boxes.slice(i + 1).filter(([, b]) => over(a, b)).map(([other]) => [name, other]);
+  const found = boxes.flatMap(others);
+  return { found, width };
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1024, 1280])
+def test_a_long_reason_leaves_room_for_the_figures(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    assert page.evaluate(OVERLAPS) == {"found": [], "width": width}
+
+
 def test_the_theme_is_switched_by_hand_and_kept(page: Page) -> None:
     page.emulate_media(color_scheme="light")
     ground = "getComputedStyle(document.body).backgroundColor"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from tests.live.process import LiveServer, script
+from tests.live.process import LiveServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.live]
 
@@ -20,7 +20,7 @@ def card(page: Page, model: str, state: str) -> Locator:
 
 def loaded(page: Page, model: str) -> Locator:
     """The card of that model, loading it if need be."""
-    button = page.get_by_role("button", name=f"Load: {model}", exact=True)
+    button = page.get_by_role("button", name=f"Load into memory: {model}", exact=True)
     if button.count():
         button.click()
     ready = card(page, model, "ready")
@@ -88,22 +88,27 @@ def test_the_chart_is_a_table_too_and_its_span_is_in_the_address(page: Page) -> 
     expect(page.get_by_role("button", name="1 h")).to_have_attribute("aria-pressed", "true")
 
 
+def legend(page: Page, name: str) -> Locator:
+    return page.locator("#legend li", has_text=name).locator(".number")
+
+
 def test_load_and_unload(page: Page) -> None:
     ready = loaded(page, "calm")
     expect(ready.locator('[data-f="memory"]')).to_have_text(re.compile(r"^1\d\d MB"))
-    expect(page.locator("#legend")).to_contain_text("calm")
+    expect(legend(page, "calm")).to_have_text(re.compile(r"^1\d\d MB$"))
     expect(page.locator("#events")).to_contain_text("loaded calm")
     ready.get_by_role("button", name="Unload from memory").click()
-    expect(page.get_by_role("button", name="Load: calm", exact=True)).to_be_visible()
-    expect(page.locator("#events")).to_contain_text("unloaded calm")
+    expect(page.get_by_role("button", name="Load into memory: calm", exact=True)).to_be_visible()
+    expect(page.locator("#events")).to_contain_text("unloaded calm by the owner")
+    expect(legend(page, "calm")).to_have_text("–")
 
 
 def test_a_double_click_loads_once(page: Page) -> None:
-    page.get_by_role("button", name="Load: bright", exact=True).dblclick()
+    page.get_by_role("button", name="Load into memory: bright", exact=True).dblclick()
     expect(card(page, "bright", "ready")).to_be_visible()
     expect(page.locator("#events li", has_text="loaded bright")).to_have_count(1)
     page.get_by_role("button", name="Unload from memory: bright").click()
-    expect(page.get_by_role("button", name="Load: bright", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Load into memory: bright", exact=True)).to_be_visible()
 
 
 def test_the_chat_streams_and_is_stopped(page: Page, gate: Path) -> None:
@@ -119,13 +124,42 @@ def test_the_chat_streams_and_is_stopped(page: Page, gate: Path) -> None:
     assert not gate.exists()
 
 
+def test_the_strip_the_chart_and_the_card_agree(page: Page) -> None:
+    loaded(page, "calm")
+    figures = page.evaluate_handle(
+        """() => new Promise((done) => {
+          const text = (selector) => document.querySelector(selector).textContent;
+          new MutationObserver(() => requestAnimationFrame(() => requestAnimationFrame(() => done([
+            text("#memory-figure"),
+            text('.card[data-model="calm"] [data-f="memory"]'),
+            ...[...document.querySelectorAll("#legend li")].map((item) => item.textContent),
+          ])))).observe(document.getElementById("chart"), { attributes: true, attributeFilter: ["data-last"] });
+        })"""
+    ).json_value()
+    strip, card_text, *legend_texts = figures
+    assert f"in use{strip.split(' / ')[0]} GB" in legend_texts
+    assert f"calm{card_text.split(' + ')[0]}" in legend_texts
+
+
+def test_a_request_says_that_it_waits_for_the_load(page: Page, server: LiveServer) -> None:
+    choose(page, "held")
+    answer = ask(page, "hello")
+    expect(page.locator("#flight [data-f='phase']")).to_have_text("waits for the load")
+    expect(card(page, "held", "loading")).to_be_visible()
+    (server.home / "gate").touch()
+    expect(answer.locator(".figures")).to_contain_text("TTFT")
+    expect(page.locator("#flight tr")).to_have_count(0)
+
+
 def test_the_row_of_a_request_stops_it(page: Page, gate: Path) -> None:
     loaded(page, "calm")
     choose(page, "calm")
-    answer = ask(page, script("go", hold_after=2, gate=str(gate)))
+    answer = ask(page, says("one two three four", hold_after=2, gate=str(gate)))
+    expect(answer.locator(".body")).to_have_text(re.compile("one"))
     page.get_by_role("button", name="Stop the request of owner").click()
     expect(page.locator("#flight tr")).to_have_count(0)
-    expect(answer).to_have_class(re.compile("failed"))
+    expect(answer.locator(".error")).to_contain_text("cancelled")
+    expect(answer.locator(".body")).not_to_contain_text("cancelled")
 
 
 def test_the_chat_keeps_text_as_text_until_it_is_cleared(page: Page) -> None:
@@ -164,7 +198,7 @@ def test_the_palette_goes_and_acts(page: Page, server: LiveServer) -> None:
     page.keyboard.type("unload calm")
     expect(page.locator("#palette-list li")).to_have_count(1)
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Load: calm", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Load into memory: calm", exact=True)).to_be_visible()
     page.keyboard.press("Control+k")
     page.keyboard.type("connect")
     page.keyboard.press("Enter")
@@ -186,7 +220,7 @@ def test_a_page_that_is_too_old_says_so(context: BrowserContext, server: LiveSer
     page.goto(server.url)
     expect(page.locator("#link")).to_have_attribute("data-link", "live")
     context.clear_cookies()
-    page.get_by_role("button", name="Load: bright", exact=True).or_(
+    page.get_by_role("button", name="Load into memory: bright", exact=True).or_(
         page.get_by_role("button", name="Unload from memory: bright")
     ).click()
     expect(page.get_by_role("alert")).to_contain_text("Reload it")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from inference.ipc import Stats
 from monitoring.hub import Hub
-from monitoring.sampler import Sampler, get_sampler, memory_share
+from monitoring.sampler import Sampler, get_sampler, split
 from tests.monitoring.fakes import GIB, FakeEngine, FakeReader, record
 
 
@@ -98,9 +99,9 @@ async def test_a_model_keeps_its_colour(world: World) -> None:
 
 @pytest.mark.parametrize(("kv", "cache"), [(5, 0), (20, 0), (6, 20), (0, 0)])
 def test_the_parts_of_a_footprint_add_up(kv: int, cache: int) -> None:
-    share = memory_share({"id": "m", "colour": 1, "footprint": 10, "kv": kv, "cache": cache, "tokens_per_second": 0.0})  # type: ignore[typeddict-item]
-    assert share["weights"] + share["kv"] + share["cache"] == 10
-    assert min(share["weights"], share["kv"], share["cache"]) >= 0
+    parts = split(10, Stats(kv_bytes=kv, cache_bytes=cache))
+    assert sum(parts) == 10
+    assert min(parts) >= 0
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from django.test import AsyncClient
 from inference.engine import set_engine
 from inference.errors import InsufficientMemory
 from lmx_site import access
+from lmx_site.config_model import ModelsSection
 from monitoring import actions
 from monitoring.hub import Hub, get_hub, set_hub
 from monitoring.sampler import Sampler, set_sampler
+from monitoring.templatetags.lmx import out_of
 from tests.monitoring.fakes import GIB, FakeEngine, FakeReader, record
 
 HTMX = {"HX-Request": "true"}
@@ -174,7 +178,29 @@ async def test_memory_gives_the_past_as_columns(client: AsyncClient) -> None:
 
 async def test_the_empty_state_says_what_to_do(client: AsyncClient, engine: FakeEngine) -> None:
     engine.statuses.clear()
-    assert "No model is on disk yet" in await text(client)
+    page = await text(client)
+    assert "No model is on disk yet" in page
+    keys = ModelsSection.model_fields
+    named = re.findall(r"models\.(\w+)</code>", page)
+    assert named
+    assert set(named) <= set(keys)
+
+
+@pytest.mark.parametrize(
+    ("used", "total", "said"),
+    [(71.2 * GIB, 96 * GIB, "71.2 / 96.0 GB"), (120 << 20, 320 << 20, "120 / 320 MB"), (None, None, "0.0 / 0.0 GB")],
+)
+def test_small_machines_are_counted_in_megabytes(used: float | None, total: float | None, said: str) -> None:
+    assert out_of(used, total) == said
+
+
+async def test_a_model_that_leaves_does_not_claim_to_stay(client: AsyncClient, engine: FakeEngine) -> None:
+    engine.make_ready("org/one")
+    assert "stays until memory is needed" in await text(client, "/now/models")
+    engine.statuses["org/one"] = replace(engine.statuses["org/one"], state="draining")
+    page = await text(client, "/now/models")
+    assert "unloading" in page
+    assert "stays until memory is needed" not in page
 
 
 async def test_the_demo_shows_its_progress(client: AsyncClient, engine: FakeEngine) -> None:

@@ -5,6 +5,7 @@ import { duration, milliseconds, size, thousands, write } from "./format.js";
 import { live } from "./live.js";
 
 const SPARK_POINTS = 60;
+const PHASES = { warmup: "warming up" };
 const rates = new Map();
 const parts = { models: "", catalog: "", notices: "", jobs: "" };
 const jobs = new Map();
@@ -66,7 +67,7 @@ function fill(card, model) {
   put("rate", model.tokens_per_second.toFixed(0));
   put("ttft", milliseconds(model.ttft_ms));
   put("context", contextWords(model));
-  put("load", model.load_total ? `${loadPercent(model)} % · ${size(model.load_done)} of ${size(model.load_total)}` : (model.load_phase ?? "starting"));
+  put("load", model.load_total ? `${loadPercent(model)} % · ${size(model.load_done)} of ${size(model.load_total)}` : (PHASES[model.load_phase] ?? model.load_phase ?? "starting"));
   const progress = card.querySelector('[data-f="progress"]');
   if (progress && model.load_total) Object.assign(progress, { max: model.load_total, value: model.load_done });
   drawSpark(card.querySelector(".spark polyline"), rates.get(model.id));
@@ -74,7 +75,10 @@ function fill(card, model) {
 
 const loadPercent = (model) => Math.floor((100 * model.load_done) / model.load_total);
 
-const memoryWords = (model) => size(model.without_kv) + (model.kv ? ` + ${size(model.kv)} KV` : "");
+function memoryWords(model) {
+  const besides = model.kv + model.cache;
+  return size(model.weights) + (besides ? ` + ${size(besides)} KV and caches` : "");
+}
 
 function activityWords(model) {
   const queued = model.queued ? ` · ${model.queued} queued` : "";
@@ -85,7 +89,7 @@ function activityWords(model) {
 
 const contextWords = (model) =>
   model.longest
-    ? `longest context ${thousands(model.longest)} / ${thousands(model.context)}`
+    ? `longest context ${thousands(model.longest)} / ${thousands(model.context)} tokens`
     : `context up to ${thousands(model.context)} tokens`;
 
 function drawSpark(line, values) {

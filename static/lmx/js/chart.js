@@ -1,6 +1,6 @@
 // The memory chart: past from the server, present from the socket, values under the pointer in the legend.
 
-import { clock, short, size, write } from "./format.js";
+import { clock, short, size, sizeOrDash, write } from "./format.js";
 import { eventShape, eventWords } from "./events.js";
 import { live } from "./live.js";
 import { Painter } from "./painter.js";
@@ -168,7 +168,7 @@ class Chart {
     const every = Math.max(1, Math.floor(series.length / TABLE_ROWS));
     const rows = [];
     for (let i = series.length - 1; i >= 0; i -= every) {
-      rows.push([clock(series.at[i]), size(series.used[i]), ...bands.map((band) => size(band.values[i] ?? 0))]);
+      rows.push([clock(series.at[i]), size(series.used[i]), ...bands.map((band) => sizeOrDash(band.values[i] ?? 0))]);
     }
     const head = row("th", ["Time", "In use", ...bands.map((band) => band.name)]);
     details.querySelector("thead").replaceChildren(head);
@@ -187,7 +187,7 @@ function fillLegend(item, { css, name, value }) {
   const [mark, label, figure] = item.children;
   if (mark.className !== css) mark.className = css;
   write(label, name);
-  write(figure, size(value));
+  write(figure, sizeOrDash(value));
 }
 
 function row(tag, cells) {

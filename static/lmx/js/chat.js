@@ -63,14 +63,10 @@ class Chat {
     if (this.#select.dataset.shape === shape) return;
     this.#select.dataset.shape = shape;
     const chosen = this.#select.value;
-    const option = (id, words) => new Option(words, id);
-    this.#select.replaceChildren(
-      ...loaded.map((id) => option(id, short(id))),
-      ...others.map((id) => option(id, `${short(id)} (loads first)`)),
-    );
+    this.#select.replaceChildren(...group("In memory", loaded), ...group("On disk: loads first", others));
     if ([...loaded, ...others].includes(chosen)) this.#select.value = chosen;
     this.#select.disabled = this.#select.options.length === 0;
-    if (this.#select.disabled) this.#select.add(option("", "no model yet"));
+    if (this.#select.disabled) this.#select.add(new Option("no model yet", ""));
   }
 
   // ----------------------------------------------------------------------------------------------------- sending
@@ -175,7 +171,8 @@ class Chat {
     const thinking = item.querySelector(".thinking");
     thinking.hidden = !entry.reasoning;
     write(thinking.querySelector(".text"), entry.reasoning ?? "");
-    write(item.querySelector(".body"), [entry.content, entry.error].filter(Boolean).join("\n") || (this.#running ? "…" : ""));
+    write(item.querySelector(".body"), entry.content || (this.#running && !entry.error ? "…" : ""));
+    write(item.querySelector(".error"), entry.error ?? "");
     write(item.querySelector(".figures"), figures(entry));
     if (atEnd) this.#list.scrollTop = this.#list.scrollHeight;
   }
@@ -212,6 +209,14 @@ class Chat {
     event.preventDefault();
     this.#text.focus();
   }
+}
+
+function group(label, models) {
+  if (!models.length) return [];
+  const element = document.createElement("optgroup");
+  element.label = label;
+  element.append(...models.map((id) => new Option(short(id), id)));
+  return [element];
 }
 
 // Adds a chunk's text to the entry; true when there was any.

@@ -7,6 +7,7 @@ import { post } from "./http.js";
 const body = document.getElementById("flight");
 const template = document.getElementById("flight-row");
 const rows = new Map();
+let loading = new Set();
 
 function show(requests) {
   const present = new Set(requests.map(({ id }) => id));
@@ -40,19 +41,23 @@ function fill(row, request) {
   put("client", request.client);
   put("model", short(request.model));
   row.querySelector('[data-f="model"]').title = request.model;
-  put("phase", request.phase);
+  put("phase", phaseWords(request));
   put("tokens", tokenWords(request));
   put("speed", rate(request.tokens_per_second));
   put("ttft", milliseconds(request.ttft_ms));
 }
 
+const phaseWords = ({ phase, model }) =>
+  phase !== "decode" && phase !== "prefill" && loading.has(model) ? "waits for the load" : phase;
+
 function tokenWords(request) {
-  if (request.phase === "prefill") return `${thousands(request.prefill_done)} / ${thousands(request.prompt_tokens)}`;
+  if (request.phase === "prefill") return `${thousands(request.prefill_done)} / ${thousands(request.prompt_tokens)} tok`;
   if (request.phase === "decode") return `${thousands(request.completion_tokens)} tok`;
-  return request.prompt_tokens ? `${thousands(request.prompt_tokens)} in` : "–";
+  return request.prompt_tokens ? `${thousands(request.prompt_tokens)} tok in` : "–";
 }
 
 export function installFlight() {
+  live.on("models", (models) => (loading = new Set(models.filter(({ state }) => state === "loading").map(({ id }) => id))));
   live.on("requests", show);
   show([]);
 }

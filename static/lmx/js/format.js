@@ -8,7 +8,13 @@ const exactFormat = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", time
 export const size = (bytes) =>
   bytes >= GIB ? `${(bytes / GIB).toFixed(1)} GB` : `${Math.round((bytes ?? 0) / MIB)} MB`;
 
-export const gigabytes = (bytes) => ((bytes ?? 0) / GIB).toFixed(1);
+// For lists where nothing is nothing: no model is "0 MB".
+export const sizeOrDash = (bytes) => (bytes >= MIB / 2 ? size(bytes) : "–");
+
+export const outOf = (bytes, whole) =>
+  whole && whole < GIB
+    ? `${Math.round((bytes ?? 0) / MIB)} / ${Math.round(whole / MIB)} MB`
+    : `${((bytes ?? 0) / GIB).toFixed(1)} / ${((whole ?? 0) / GIB).toFixed(1)} GB`;
 
 export const thousands = (tokens) =>
   tokens >= 10_000 ? `${Math.round(tokens / (tokens % 1024 ? 1000 : 1024))}k` : (tokens ?? 0).toLocaleString("en-US");

@@ -1,6 +1,6 @@
 // What every page does: the strip, the theme, the palette, keys, copy buttons, and the live connection.
 
-import { duration, gigabytes, write } from "./format.js";
+import { duration, outOf, write } from "./format.js";
 import { live } from "./live.js";
 import { installKeys } from "./keys.js";
 import { installPalette } from "./palette.js";
@@ -12,12 +12,15 @@ function showStatus(status) {
   const health = byId("health");
   health.dataset.health = status.health;
   health.title = status.reasons.join("; ");
-  write(health.querySelector("[data-word]"), status.reasons.length ? `${status.health}: ${status.reasons[0]}` : status.health);
+  write(health.querySelector("[data-word]"), status.reasons.length ? `${status.health}: ${brief(status.reasons[0])}` : status.health);
   showMemory(status);
   write(byId("load-figure"), `${status.running} running · ${status.queued} queued`);
   const rate = byId("rate-figure");
   write(rate.lastChild, `${Math.round(status.tokens_per_second)} tok/s`);
 }
+
+// "org/model: what is wrong" without the organisation: the strip has one line.
+const brief = (reason) => reason.replace(/^[^\s:]+\//, "");
 
 function showMemory(status) {
   const bar = byId("memory-bar");
@@ -25,7 +28,7 @@ function showMemory(status) {
   bar.querySelector(".used").setAttribute("width", percent(status.used));
   bar.querySelector(".mark").setAttribute("x", percent(status.limit));
   bar.dataset.level = status.used > status.limit ? "bad" : status.used > 0.95 * status.limit ? "warn" : "";
-  const words = `${gigabytes(status.used)} / ${gigabytes(status.total)} GB`;
+  const words = outOf(status.used, status.total);
   bar.setAttribute("aria-label", `memory in use ${words}, limit ${status.limit_percent} %`);
   write(byId("memory-figure"), words);
 }

@@ -1,7 +1,10 @@
 // Draws the memory chart on a canvas: stacked bands, the two limits, marks of events, a crosshair.
 
+import { size } from "./format.js";
+
 const GIB = 1024 ** 3;
-const STEPS = [0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256];
+const MIB = 1024 ** 2;
+const STEPS = { MB: [4, 8, 16, 32, 64, 128, 256], GB: [0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256] };
 const LEFT = 56;
 const BOTTOM = 18;
 const TOP = 12;
@@ -49,8 +52,8 @@ export class Painter {
     if (series.total) {
       drawScale(tools, series, start, end);
       drawBands(tools, series, bands);
-      drawLimits(tools, series);
       drawMarks(tools, marks);
+      drawLimits(tools, series);
       if (cursor >= 0) drawCursor(tools, series.at[cursor]);
     }
     colours.done();
@@ -66,17 +69,18 @@ export class Painter {
 }
 
 function drawScale({ context, x, y, plot, colour }, series, start, end) {
-  const total = series.total / GIB;
-  const step = STEPS.find((candidate) => total / candidate <= 5) ?? 512;
+  const [unit, name] = series.total < GIB ? [MIB, "MB"] : [GIB, "GB"];
+  const total = series.total / unit;
+  const step = STEPS[name].find((candidate) => total / candidate <= 5) ?? 512;
   context.fillStyle = colour("--muted");
   context.strokeStyle = colour("--line");
   context.lineWidth = 1;
   context.textAlign = "right";
   context.textBaseline = "middle";
   for (let value = 0; value <= total; value += step) {
-    const height = Math.round(y(value * GIB)) + 0.5;
+    const height = Math.round(y(value * unit)) + 0.5;
     line(context, plot.left, height, plot.right, height);
-    context.fillText(value + step > total ? `${value} GB` : String(value), plot.left - 6, height);
+    context.fillText(value + step > total ? `${value} ${name}` : String(value), plot.left - 6, height);
   }
   drawTimes({ context, x, plot }, start, end);
 }
@@ -134,21 +138,21 @@ function fillBetween(context, x, y, at, below, above, from, to) {
 
 function drawLimits({ context, y, plot, colour }, series) {
   context.strokeStyle = context.fillStyle = colour("--text");
-  context.textAlign = "right";
+  context.textAlign = "left"; // what happens now comes in at the right
   context.textBaseline = "bottom";
-  limit(context, plot, y(series.limit), [4, 4], `${series.limitPercent} % of ${rounded(series.total)} GB`);
+  limit(context, plot, y(series.limit), [4, 4], `${series.limitPercent} % of ${whole(series.total)}`);
   if (series.gpuLimit && series.gpuLimit < series.total) {
-    limit(context, plot, y(series.gpuLimit), [], `GPU limit ${rounded(series.gpuLimit)} GB`);
+    limit(context, plot, y(series.gpuLimit), [], `GPU limit ${whole(series.gpuLimit)}`);
   }
 }
 
-const rounded = (bytes) => String(Number((bytes / GIB).toFixed(bytes < 10 * GIB ? 1 : 0)));
+const whole = (bytes) => size(bytes).replace(".0 ", " ");
 
 function limit(context, plot, height, dashes, words) {
   context.setLineDash(dashes);
   line(context, plot.left, Math.round(height) + 0.5, plot.right, Math.round(height) + 0.5);
   context.setLineDash([]);
-  context.fillText(words, plot.right - 4, height - 2);
+  context.fillText(words, plot.left + 4, height - 2);
 }
 
 // Up for what comes, down for what goes, a cross for what broke.

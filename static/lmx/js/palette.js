@@ -1,5 +1,6 @@
 // Ctrl K or ⌘K: go to any page, model or action.
 
+import { short } from "./format.js";
 import { live } from "./live.js";
 import { post } from "./http.js";
 import { nextTheme } from "./themes.js";
@@ -16,10 +17,10 @@ function entries() {
   const awake = new Set(loaded.map((model) => model.id));
   return [
     ...pages,
-    ...inMemory.map(({ id }) => ({ words: `Unload ${id} from memory`, hint: "model", run: () => post("/now/unload", { model: id }) })),
+    ...inMemory.map(({ id }) => ({ words: `Unload ${short(id)} from memory`, hint: "model", run: () => post("/now/unload", { model: id }) })),
     ...onDisk
       .filter(({ id }) => !awake.has(id))
-      .map(({ id }) => ({ words: `Load ${id}`, hint: "model", run: () => post("/now/load", { model: id }) })),
+      .map(({ id }) => ({ words: `Load ${short(id)} into memory`, hint: "model", run: () => post("/now/load", { model: id }) })),
     { words: "Switch theme", hint: "action", run: nextTheme },
     { words: "Show keys", hint: "action", run: () => document.getElementById("keys").showModal() },
     { words: "Write in the chat", hint: "action", run: () => document.getElementById("chat-text")?.focus() ?? location.assign("/#chat-text") },
