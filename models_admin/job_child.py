@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inference.ipc import FrameSplitter
-from inference.worker.lifeline import die_with_parent
+from inference.lifeline import die_with_parent
 from models_admin.job_protocol import Bye, Done, Go, Problem, Progress, decode_from_server, encode
 
 _REPORT_EVERY_S = 0.1

@@ -9,7 +9,7 @@ import os
 import runpy
 import sys
 
-from inference.worker.lifeline import EXIT_PARENT_GONE, die_with_parent
+from inference.lifeline import EXIT_PARENT_GONE, die_with_parent
 
 
 def tied_command(module: str, *arguments: str) -> list[str]:

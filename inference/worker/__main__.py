@@ -10,7 +10,8 @@ import argparse
 import socket
 import sys
 
-from inference.worker.lifeline import EXIT_USAGE, die_with_parent
+from inference.lifeline import die_with_parent
+from inference.worker.exits import EXIT_USAGE
 from inference.worker.process import WorkerProcess
 
 

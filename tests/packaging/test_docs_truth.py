@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.urls import URLPattern, get_resolver
 
-from inference.worker import lifeline
+from inference.worker import exits
 
 PACKAGES = ("inference", "lmx_site", "models_admin", "monitoring")
 FOLDERS = (*PACKAGES, "tests", "docs", "requirements", "templates", "static")
@@ -86,7 +86,7 @@ def test_every_event_is_named(documents: dict[str, str], sources: str) -> None:
 def test_the_workers_exit_codes_are_named(documents: dict[str, str]) -> None:
     section = documents["docs/operations.md"].split("\n## Workers\n")[1].split("\n## ")[0]
     told = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
-    assert told == {value for name, value in vars(lifeline).items() if name.startswith("EXIT_")}
+    assert told == {value for name, value in vars(exits).items() if name.startswith("EXIT_")}
 
 
 def test_every_variable_is_named(documents: dict[str, str], sources: str) -> None:

@@ -15,12 +15,8 @@ import signal
 import sys
 import threading
 
-EXIT_CLEAN = 0
-EXIT_USAGE = 2
-EXIT_LOAD_FAILED = 3
-EXIT_DEFECT = 4
 EXIT_PARENT_GONE = 5
-EXIT_BAD_FRAME = 6
+"""How a child ends whose parent is gone."""
 
 _PR_SET_PDEATHSIG = 1
 
