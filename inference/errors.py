@@ -6,7 +6,7 @@ and when to try again. ``inference.protocols`` turns it into the body of the pro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 
 class LmxError(Exception):
@@ -43,6 +43,16 @@ class InvalidRequest(LmxError):
 
 class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
+
+    @classmethod
+    def of(cls, prompt_tokens: int, context: int, param: str) -> Self:
+        """A prompt that leaves no token of the context for its answer; ``param`` is ``messages`` or ``prompt``."""
+        return cls(
+            f"This model's maximum context length is {context} tokens. "
+            f"However, your {param} resulted in {prompt_tokens} tokens.",
+            param=param,
+            details={"context": context, "prompt_tokens": prompt_tokens},
+        )
 
 
 class Unauthorized(LmxError):
@@ -105,6 +115,12 @@ class WorkerDied(ModelUnavailable):
     code = "worker_died"
 
 
+class Overloaded(LmxError):
+    """An answer was ended because its client reads too slowly for what the model says."""
+
+    status, code, retryable = 503, "overloaded", True
+
+
 class DeadlineExceeded(LmxError):
     status, code, retryable = 504, "timeout", True
 
@@ -124,6 +140,7 @@ _BY_CODE: dict[str, type[LmxError]] = {
         InternalError,
         ModelUnavailable,
         WorkerDied,
+        Overloaded,
         DeadlineExceeded,
         InsufficientMemory,
         TooManyRequests,
@@ -131,9 +148,9 @@ _BY_CODE: dict[str, type[LmxError]] = {
 }
 
 
-def from_code(code: str, message: str, param: str | None = None) -> LmxError:
+def from_code(code: str, message: str, param: str | None = None, details: dict[str, Any] | None = None) -> LmxError:
     """The error for a code that came from a worker; an unknown code is an internal error that keeps its name."""
     kind = _BY_CODE.get(code)
     if kind is None:
-        return InternalError(message, code=code, param=param)
-    return kind(message, param=param)
+        return InternalError(message, code=code, param=param, details=details)
+    return kind(message, param=param, details=details)

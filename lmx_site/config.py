@@ -49,8 +49,6 @@ class Config(Section):
         engine, memory = self.engine, self.memory
         return EngineSettings(
             run_dir=home / "run",
-            log_dir=home / "logs",
-            default_model=self.models.default_model,
             auto_load=tuple(self.models.auto_load),
             max_memory_percent=memory.max_memory_percent,
             oom_threshold_percent=memory.oom_threshold_percent,
@@ -63,6 +61,7 @@ class Config(Section):
             queue_limit=engine.queue_limit,
             slots=engine.slots,
             drain_s=engine.drain_sec,
+            cancel_grace_s=engine.cancel_grace_sec,
             heartbeat_s=engine.heartbeat_sec,
             heartbeat_misses=engine.heartbeat_misses,
             max_crashes=engine.max_crashes,

@@ -180,6 +180,7 @@ class EngineSection(Section):
     queue_timeout_sec: Seconds = 300
     load_timeout_sec: Seconds = 600
     drain_sec: Annotated[float, Field(ge=0, le=3600)] = 10
+    cancel_grace_sec: Seconds = 30
     heartbeat_sec: Annotated[float, Field(gt=0, le=60)] = 1
     heartbeat_misses: Annotated[int, Field(ge=2, le=1000)] = 15
     max_crashes: Annotated[int, Field(ge=1, le=100)] = 3

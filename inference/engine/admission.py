@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inference.errors import ContextLengthExceeded, LmxError, TooManyRequests
+from inference.errors import LmxError, TooManyRequests
 
 KV_LOOKAHEAD_TOKENS = 2048
 _FIRST_GUESS_S = 5.0
@@ -15,15 +15,9 @@ _LONGEST_RETRY_S = 60.0
 
 
 def bound_answer(prompt_tokens: int, max_tokens: int | None, context: int) -> int:
-    """How many tokens the answer may have. Raises ``ContextLengthExceeded`` if the prompt leaves no room for one."""
+    """How many tokens the answer may have; a prompt that leaves room for none was refused by ``prepare``."""
     room = context - prompt_tokens
-    if room < 1:
-        raise ContextLengthExceeded(
-            f"the prompt has {prompt_tokens:,} tokens; this model's context holds {context:,}, answer included",
-            param="messages",
-            details={"prompt_tokens": prompt_tokens, "context": context},
-        )
-    return room if max_tokens is None else max(1, min(max_tokens, room))
+    return max(1, room if max_tokens is None else min(max_tokens, room))
 
 
 def kv_estimate(prompt_tokens: int, max_tokens: int, choices: int, bytes_per_token: int) -> int:

@@ -13,10 +13,8 @@ from typing import Self
 
 from inference import ipc
 from inference.engine.worker_client import WorkerClient
-from inference.errors import ModelUnavailable, from_code
+from inference.errors import from_code
 from inference.records import RequestRecord
-
-_CUT_OFF = "the answer was cut off: its model was unloaded, or the server stopped"
 
 
 class RunningGeneration:
@@ -99,7 +97,7 @@ class RunningGeneration:
         if self.ended:
             return
         if type(event) is ipc.Finished and event.reason == "cancelled" and self.cancelled_at is None:
-            event = ipc.Failed(self.key, ModelUnavailable.code, _CUT_OFF)
+            event = ipc.Failed.cut_off(self.key)
         self.last_progress = time.monotonic()
         last = False
         if type(event) is ipc.Delta:

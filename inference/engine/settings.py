@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inference.ipc import DEFAULT_SLOTS
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
@@ -17,8 +19,6 @@ class EngineSettings:
     """
 
     run_dir: Path
-    log_dir: Path
-    default_model: str | None = None
     auto_load: tuple[str, ...] = ()
     max_memory_percent: float = 90.0
     oom_threshold_percent: float = 95.0
@@ -29,7 +29,7 @@ class EngineSettings:
     load_timeout_s: float = 600.0
     queue_timeout_s: float = 300.0
     queue_limit: int = 256
-    slots: int = 64
+    slots: int = DEFAULT_SLOTS
     drain_s: float = 10.0
     cancel_grace_s: float = 30.0
     heartbeat_s: float = 1.0

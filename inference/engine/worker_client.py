@@ -95,10 +95,6 @@ class WorkerClient:
     def pid(self) -> int:
         return self.child.pid
 
-    @property
-    def open_requests(self) -> int:
-        return len(self._sinks) + len(self._replies)
-
     def next_key(self) -> str:
         """A short request id: it travels with every token."""
         return f"r{next(self._numbers)}"
@@ -207,7 +203,7 @@ class WorkerClient:
         if reply is None or reply.done():
             return
         if isinstance(event, ipc.Failed):
-            _fail(reply, from_code(event.code, event.message, event.param))
+            _fail(reply, from_code(event.code, event.message, event.param, event.details))
         else:
             reply.set_result(event)
 

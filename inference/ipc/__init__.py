@@ -11,6 +11,7 @@ Units: sizes in bytes, times in seconds unless the name says ``_ms``, token coun
 from __future__ import annotations
 
 from inference.ipc.commands import (
+    DEFAULT_SLOTS,
     AnyCommand,
     Cancel,
     Command,
@@ -74,6 +75,7 @@ from inference.ipc.requests import (
 PROTOCOL_VERSION = 1
 
 __all__ = [
+    "DEFAULT_SLOTS",
     "MAX_FRAME_BYTES",
     "PROTOCOL_VERSION",
     "AnyCommand",

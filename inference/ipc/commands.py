@@ -8,18 +8,21 @@ from msgspec import Struct
 
 from inference.ipc.requests import GenerateRequest
 
+DEFAULT_SLOTS = 64
+"""Choices that a model decodes at once, unless the owner says otherwise."""
+
 
 class Command(Struct, omit_defaults=True, tag_field="type", tag=str.lower):
     """Base of everything the web process asks of a worker."""
 
 
 class Load(Command, tag="load"):
-    """Load the model at ``path``. ``context`` and ``slots`` are upper bounds; None lets the worker choose."""
+    """Load the model at ``path``. ``context`` and ``slots`` are upper bounds; None is as long as the model can."""
 
     path: str
     model_id: str
     context: int | None = None
-    slots: int | None = None
+    slots: int = DEFAULT_SLOTS
     memory_limit_bytes: int | None = None
     cache_limit_bytes: int | None = None
     tool_parser: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 import msgspec
 from msgspec import Struct
@@ -176,11 +176,24 @@ class Finished(RequestEvent, tag="finished"):
 
 
 class Failed(RequestEvent, tag="failed"):
-    """The last event of a whole request (all its choices). ``code`` is one of ``inference.errors``' codes."""
+    """The last event of a whole request (all its choices). ``code`` is one of ``inference.errors``' codes.
+
+    ``details`` are the numbers of the refusal, as ``LmxError.details``.
+    """
 
     code: str
     message: str
     param: str | None = None
+    details: dict[str, Any] = {}
+
+    @classmethod
+    def cut_off(cls, request: str) -> Self:
+        """What is told of an answer that is open when its worker stops."""
+        return cls(
+            request,
+            "model_unavailable",
+            "the answer was cut off: its model was unloaded, or the server stopped",
+        )
 
 
 class Tokens(RequestEvent, tag="tokens"):

@@ -3,7 +3,8 @@
 Threads: *main* loads the model and steps it, and alone touches the accelerator; *socket* reads commands and answers
 pings, and ends the process at end-of-file; *prepare* runs templating and counting; *embed* runs embeddings, which
 wait for the main thread; *outbox* writes; *stats* reports once a second; *signals* waits for SIGTERM. Prompt and
-answer text never reaches a log line: of a defect, type and place are told, not the message.
+answer text never reaches a log line: of a defect, type and place are told, not the message. A defect that ends a thread
+ends the process, because a worker without one of its threads answers pings and nothing else.
 """
 
 from __future__ import annotations
@@ -18,21 +19,16 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from inference import ipc
 from inference.errors import LmxError
+from inference.worker import logs
 from inference.worker.backends.base import Backend
+from inference.worker.exits import EXIT_BAD_FRAME, EXIT_CLEAN, EXIT_DEFECT, EXIT_LOAD_FAILED, EXIT_PARENT_GONE
 from inference.worker.lane import Lane
-from inference.worker.lifeline import (
-    EXIT_BAD_FRAME,
-    EXIT_CLEAN,
-    EXIT_DEFECT,
-    EXIT_LOAD_FAILED,
-    EXIT_PARENT_GONE,
-)
+from inference.worker.logs import place_of
 from inference.worker.outbox import Outbox
 
 _DEFAULT_BACKEND = "vllm_mlx"
@@ -52,13 +48,6 @@ def open_backend(name: str) -> Backend:
     return backend
 
 
-def place_of(error: BaseException) -> str:
-    """Type and innermost place of an exception, without its message, which may hold a prompt."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"
-
-
 def one_line(error: BaseException) -> str:
     """The first line of an exception's message with its type, for people."""
     lines = str(error).strip().splitlines()
@@ -73,6 +62,15 @@ def installed_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def _end_with_its_thread(arguments: threading.ExceptHookArgs) -> None:
+    """A thread met a defect that nobody caught: end the process, so that the web process starts another."""
+    if arguments.exc_value is not None:
+        name = arguments.thread.name if arguments.thread is not None else "unknown"
+        logs.print_defect(f"the thread {name} ended", arguments.exc_value)
+    sys.stderr.flush()
+    os._exit(EXIT_DEFECT)
 
 
 class WorkerProcess:
@@ -112,6 +110,8 @@ class WorkerProcess:
         ``os._exit`` because interpreter teardown with live accelerator threads aborts now and then.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.excepthook = _end_with_its_thread
+        logs.install()
         self._outbox.start()
         self._emit([ipc.Hello(ipc.PROTOCOL_VERSION, os.getpid(), installed_versions())])
         self._prepare_lane.start()
@@ -133,8 +133,8 @@ class WorkerProcess:
         threading.Thread(target=self._report_stats, args=(backend,), name="stats", daemon=True).start()
         try:
             backend.run()
-        except Exception:
-            traceback.print_exc()
+        except BaseException as error:
+            logs.print_defect("the stepping loop ended", error)
             return EXIT_DEFECT
         return EXIT_CLEAN if self._stopping.is_set() else EXIT_DEFECT
 
@@ -151,9 +151,10 @@ class WorkerProcess:
             self._emit([ipc.LoadFailed("insufficient_memory", "the machine ran out of memory while loading")])
             return None
         except Exception as error:
-            traceback.print_exc()
+            logs.print_defect("loading failed", error)
             self._emit([ipc.LoadFailed("model_unavailable", one_line(error))])
             return None
+        logs.seal()
         loaded.seconds = loaded.seconds or time.monotonic() - started
         loaded.backend = loaded.backend or backend.name
         self._backend = backend
@@ -277,15 +278,15 @@ class WorkerProcess:
 
         def job(finish: Callable[[], bool]) -> None:
             event: ipc.Event | None = None
-            failure: Exception | None = None
+            failure: BaseException | None = None
             try:
                 event = answer(backend)
-            except Exception as error:
+            except BaseException as error:  # a panic in a library of Rust is no Exception
                 failure = error
             if not finish():
                 backend.cancel(request)
             elif isinstance(failure, LmxError):
-                self._fail(request, failure.code, failure.message, failure.param)
+                self._emit([ipc.Failed(request, failure.code, failure.message, failure.param, failure.details)])
             elif failure is not None:
                 self._report_defect("prepare", request, failure)
             elif event is not None:
@@ -293,7 +294,7 @@ class WorkerProcess:
 
         lane.put(request, job)
 
-    def _report_defect(self, what: str, request: str, error: Exception) -> None:
+    def _report_defect(self, what: str, request: str, error: BaseException) -> None:
         self._log("error", f"{what} of a request failed: {place_of(error)}")
         self._fail(request, "internal_error", f"the model's worker could not {what} this request ({place_of(error)})")
 

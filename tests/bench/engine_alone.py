@@ -93,7 +93,7 @@ async def measure(engine: WorkerEngine, model: str, tokens: int, streams: int) -
 
 async def run(path: Path, tokens: int, warm: int, counts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as home:
-        settings = EngineSettings(run_dir=Path(home), log_dir=Path(home), load_timeout_s=900)
+        settings = EngineSettings(run_dir=Path(home), load_timeout_s=900)
         engine = WorkerEngine(settings, OneModel(path), open_reader(), Nowhere(), Nowhere())
         await engine.start()
         try:

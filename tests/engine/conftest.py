@@ -131,8 +131,7 @@ class World:
 
     def settings(self, **changes: Any) -> EngineSettings:
         defaults: dict[str, Any] = {"worker_backend": "fake", "memory_reserve_bytes": 1024, "heartbeat_s": 0.2}
-        run_dir, log_dir = self.directory / "run", self.directory / "logs"
-        return EngineSettings(run_dir=run_dir, log_dir=log_dir, **(defaults | changes))
+        return EngineSettings(run_dir=self.directory / "run", **(defaults | changes))
 
     async def begin(self, **changes: Any) -> WorkerEngine:
         self.engine = WorkerEngine(self.settings(**changes), self.catalog, self.meter, self.records, self.events)

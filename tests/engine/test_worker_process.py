@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -193,7 +194,7 @@ def test_sigterm_ends_open_requests_and_exits_0(worker: Worker, tmp_path: Path) 
     worker.start("r", f'<<fake {{"hold_after": 1, "gate": "{tmp_path / "gate"}"}}>>')
     worker.expect(ipc.Delta)
     worker.process.terminate()
-    assert worker.expect(ipc.Finished).reason == "cancelled"
+    assert worker.expect(ipc.Failed) == ipc.Failed.cut_off("r")
     assert worker.exit_code() == 0
 
 
@@ -229,6 +230,57 @@ def test_a_cancelled_prepare_is_dropped(worker: Worker, tmp_path: Path) -> None:
     assert worker.expect(ipc.Prepared).request == "three"
     worker.send(ipc.Start("one", 5), ipc.Start("two", 5), ipc.Start("three", 5))
     assert worker.expect(ipc.Finished).request == "three"
+
+
+def directed(**script: Any) -> ipc.GenerateRequest:
+    return ipc.GenerateRequest(prompt=f"a secret: xylophone <<fake {json.dumps(script)}>>")
+
+
+def everything_said(worker: Worker) -> str:
+    """What it wrote to stderr, once it has ended."""
+    assert worker.process.stderr is not None
+    return worker.process.stderr.read()
+
+
+def test_a_panic_over_one_prompt_fails_that_request_alone(worker: Worker) -> None:
+    """Panics of Rust libraries are no ``Exception``: the thread that prepares must outlive them."""
+    worker.load()
+    worker.send(ipc.Prepare("r", directed(prepare_error="panic")), ipc.Tokenize("t", "hello"))
+    failed = worker.expect(ipc.Failed)
+    assert (failed.request, failed.code) == ("r", "internal_error")
+    assert "xylophone" not in failed.message
+    assert worker.expect(ipc.Tokens).request == "t"
+    worker.send(ipc.Drain(1.0))
+    assert worker.exit_code() == 0
+    assert "xylophone" not in everything_said(worker)
+
+
+def test_a_thread_that_dies_takes_the_process_with_it(worker: Worker) -> None:
+    """Else it would answer pings for ever and nothing else."""
+    worker.load(stats_panic=True)
+    assert worker.exit_code() == 4
+    said = everything_said(worker)
+    assert "the thread stats ended: Panic" in said
+    assert "after 0 steps" not in said
+
+
+def test_what_libraries_log_about_requests_is_withheld(worker: Worker) -> None:
+    worker.load()
+    worker.send(ipc.Prepare("r", directed(prepare_error="chatter")))
+    worker.expect(ipc.Prepared)
+    worker.send(ipc.Drain(1.0))
+    assert worker.exit_code() == 0
+    said = everything_said(worker)
+    assert "WARNING some.library: (message withheld) fake.py:" in said
+    assert "xylophone" not in said
+
+
+def test_a_prompt_over_the_context_is_refused_with_its_numbers(worker: Worker) -> None:
+    worker.load(context=64)
+    worker.send(ipc.Prepare("r", ipc.GenerateRequest(prompt="x" * 64)))
+    failed = worker.expect(ipc.Failed)
+    assert (failed.code, failed.param) == ("context_length_exceeded", "prompt")
+    assert failed.details == {"context": 64, "prompt_tokens": 64}
 
 
 def test_it_starts_light(worker: Worker) -> None:

@@ -70,5 +70,5 @@ class Backend(Protocol):
         ...
 
     def stop(self) -> None:
-        """Make ``run`` return after the step under way. Requests still open get ``Finished(cancelled)``."""
+        """Make ``run`` return after the step under way; every request still open is ``Failed(model_unavailable)``."""
         ...

@@ -12,6 +12,7 @@ the first and make the second.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -148,6 +149,10 @@ class Row:
         return [self._finish(choice, "cancelled", min(self.at, len(self.answers[choice][0])), None) for choice in done]
 
 
+class Panic(BaseException):
+    """As the panics of Rust libraries: no ``Exception``."""
+
+
 class FakeBackend:
     """Implements ``Backend``; imports nothing heavy."""
 
@@ -162,7 +167,8 @@ class FakeBackend:
         self._stopped = False
         self._steps = 0
         self._tokens = 0
-        self._slots = 64
+        self._slots = ipc.DEFAULT_SLOTS
+        self._context = 0
         self._script = Script()
         self._eaten = bytearray()
 
@@ -177,14 +183,14 @@ class FakeBackend:
         if script.load_error is not None:
             raise from_code(script.load_code, script.load_error)
         self._eaten = bytearray(b"x") * script.eat_bytes
-        self._slots = min(script.slots or command.slots or 64, command.slots or 1_000_000)
-        context = min(script.context, command.context or script.context)
+        self._slots = min(script.slots or command.slots, command.slots)
+        self._context = min(script.context, command.context or script.context)
         capabilities = ipc.Capabilities(
             chat=True, completion=True, tools=True, reasoning=True, json_schema=True, logprobs=True, batching=True
         )
         vocabulary = FIRST_WORD + len(WORDS)
         return ipc.Loaded(
-            capabilities, context, self._slots, vocabulary, script.weight_bytes, script.kv_bytes_per_token
+            capabilities, self._context, self._slots, vocabulary, script.weight_bytes, script.kv_bytes_per_token
         )
 
     @staticmethod
@@ -207,11 +213,14 @@ class FakeBackend:
             raise InvalidRequest("the fake model refuses this prompt", param="messages")
         if script.prepare_error == "crash":
             raise RuntimeError(f"a defect met {prompt!r}")
+        if script.prepare_error == "panic":
+            raise Panic(f"a panic over {prompt!r}")
+        if script.prepare_error == "chatter":
+            logging.getLogger("some.library").warning("met %r", prompt)
         row = Row(request, body, script, prompt)
-        if row.prompt_tokens > self._script.context:
-            raise ContextLengthExceeded(
-                f"the prompt has {row.prompt_tokens} tokens, the context holds {self._script.context}", param="messages"
-            )
+        if row.prompt_tokens >= self._context:
+            param = "prompt" if body.messages is None else "messages"
+            raise ContextLengthExceeded.of(row.prompt_tokens, self._context, param)
         with self._wake:
             self._prepared[request] = row
         return ipc.Prepared(request, row.prompt_tokens)
@@ -257,6 +266,8 @@ class FakeBackend:
 
     def stats(self) -> ipc.Stats:
         with self._wake:
+            if self._script.stats_panic:
+                raise Panic(f"a panic after {self._steps} steps")
             kv = sum(row.prefilled + row.at for row in self._running.values()) * self._script.kv_bytes_per_token
             return ipc.Stats(
                 active_bytes=self._script.weight_bytes + len(self._eaten) + kv,
@@ -292,8 +303,10 @@ class FakeBackend:
                     if not (self._cancelled or self._stopped):
                         self._wake.wait(GATE_POLL_S)
         with self._wake:
-            self._cancelled.update(self._running, (row.request for row in self._queued))
             self._drop_cancelled()
+            cut_off = [ipc.Failed.cut_off(row.request) for row in (*self._running.values(), *self._queued)]
+            self._running, self._queued = {}, []
+        self._emit(list(cut_off))
 
     def _drop_cancelled(self) -> None:
         """Forget every cancelled request, under the lock. An id that is not here is unknown and ignored."""

@@ -58,7 +58,8 @@ class Script(Struct, omit_defaults=True, forbid_unknown_fields=True):
     token_padding: int = 0
     prefill_chunk: int = 0
     prepare_gate: str | None = None
-    prepare_error: Literal["refuse", "crash"] | None = None
+    prepare_error: Literal["refuse", "crash", "panic", "chatter"] | None = None
+    stats_panic: bool = False
     start_gate: str | None = None
     prefill_gate: str | None = None
     hold_after: int | None = None

@@ -25,7 +25,6 @@ from inference.worker.text.dialect import Dialect, detect
 from inference.worker.text.prompts import Ready, TextModel
 from inference.worker.vllm_compat import loading, memory
 
-DEFAULT_SLOTS = 32
 _SLOWEST_RATE_WINDOW_S = 0.2
 
 
@@ -80,7 +79,7 @@ class VllmMlxBackend:
         )
         progress("warmup")
         loading.check_forward(loaded.model, min(loaded.eos, default=0))
-        self._core = _core(loaded, command.slots or DEFAULT_SLOTS)
+        self._core = _core(loaded, command.slots)
         progress("tokenizer")
         self._text = _text_model(loaded, command, self._core.vocab_size)
         self._answers = Answers(emit, self._core.cancel)
@@ -95,7 +94,6 @@ class VllmMlxBackend:
                     if events:
                         self._answers.put(events)
         finally:
-            self._core.cancel_all()
             self._answers.close()
 
     # -------------------------------------------------------------------------------------------------- CPU thread
@@ -189,7 +187,7 @@ class VllmMlxBackend:
         return ipc.Loaded(
             capabilities=capabilities,
             context=text.context,
-            slots=(command.slots or DEFAULT_SLOTS) if self._core.batching else 1,
+            slots=command.slots if self._core.batching else 1,
             vocab_size=text.vocabulary,
             weight_bytes=loaded.weight_bytes,
             kv_bytes_per_token=self._core.kv_bytes_per_token,

@@ -92,15 +92,7 @@ class Answers:
         self._queue.put(None)
         self._thread.join()
         for request in list(self._answers):
-            self._emit(
-                [
-                    ipc.Failed(
-                        request,
-                        "model_unavailable",
-                        "the answer was cut off: its model was unloaded, or the server stopped",
-                    )
-                ]
-            )
+            self._emit([ipc.Failed.cut_off(request)])
         self._answers.clear()
 
     def _run(self) -> None:

@@ -183,10 +183,4 @@ def _check_core(request: CoreRequest, vocabulary: int) -> None:
 def _check_context(prompt: Prompt, context: int) -> None:
     """One token of the context must be left for the answer."""
     if len(prompt.tokens) >= context:
-        what = "messages" if prompt.chat else "prompt"
-        raise ContextLengthExceeded(
-            f"This model's maximum context length is {context} tokens. "
-            f"However, your {what} resulted in {len(prompt.tokens)} tokens.",
-            param=what,
-            details={"context": context, "prompt_tokens": len(prompt.tokens)},
-        )
+        raise ContextLengthExceeded.of(len(prompt.tokens), context, "messages" if prompt.chat else "prompt")
