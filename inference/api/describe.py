@@ -13,6 +13,8 @@ from inference.records import RequestRecord
 
 GB = 2**30
 LIVE_STATES = ("loading", "ready", "draining")
+_DEAD_STATES = ("failed", "stopped-after-crashes")
+_OUTPUT_LINES = 20
 
 
 def model_object(ref: ModelRef, status: ModelStatus | None, name: str | None = None) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def listed_model(ref: ModelRef, status: ModelStatus | None) -> dict[str, Any]:
         **running_model(run),
         "state": "failed" if broken else run.state,
         "reason": run.reason or ref.problem,
+        "worker_output": run.recent_stderr[-_OUTPUT_LINES:] if run.state in _DEAD_STATES else [],
     }
 
 

@@ -38,7 +38,10 @@ class MemoryReader(Protocol):
 
 @dataclass(slots=True)
 class ModelStatus:
-    """A snapshot of one model's run state; ``reason`` says why it failed or is stopped, for people."""
+    """A snapshot of one model's run state; ``reason`` says why it failed or is stopped, for people.
+
+    ``recent_stderr`` are the last lines of its worker, also of one that is gone.
+    """
 
     id: str
     state: RunState

@@ -11,6 +11,8 @@ import msgspec
 
 from inference.engine.memory import JsonFile
 
+LONGEST_BACK_OFF_S = 60.0
+
 
 class Stopped(msgspec.Struct, frozen=True):
     """Not loaded on request before ``until`` (seconds since the epoch)."""
@@ -45,7 +47,8 @@ class CrashBook:
     def note(self, model_id: str, reason: str) -> float | None:
         """Record a crash. Returns the seconds to wait before the next load, or None when the model is stopped now.
 
-        The first crash costs no wait, so that the next request simply loads again.
+        The first crash costs no wait, so that the next request simply loads again; the wait then doubles up to a
+        minute.
         """
         now = self._clock()
         entry = self._entries.setdefault(model_id, _Entry())
@@ -54,7 +57,7 @@ class CrashBook:
         if count >= self._limits.max_crashes:
             entry.stopped = Stopped(now + self._limits.window_s, f"stopped after {count} crashes; the last: {reason}")
         self._save()
-        return None if entry.stopped is not None else float(2 ** (count - 1) - 1)
+        return None if entry.stopped is not None else min(LONGEST_BACK_OFF_S, 2.0 ** min(count - 1, 16) - 1)
 
     def stopped(self, model_id: str) -> Stopped | None:
         """Why and until when the model is stopped; None if it may be loaded."""

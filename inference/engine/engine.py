@@ -25,6 +25,7 @@ from inference.engine.supervisor import Supervisor
 from inference.engine.watchdog import Watchdog
 from inference.errors import (
     DeadlineExceeded,
+    InvalidRequest,
     LmxError,
     ModelUnavailable,
     RequestCancelled,
@@ -69,6 +70,13 @@ class _Holding:
     slots: int
     kv_tokens: int
     began: float
+
+
+def _public(error: LmxError) -> str:
+    """A refusal as logs and pages may know it: what quotes the request's own words is told to its client alone."""
+    if error.code == InvalidRequest.code:
+        return f"refused: {error.param or 'the request'}"
+    return error.message
 
 
 class WorkerEngine:
@@ -150,7 +158,7 @@ class WorkerEngine:
             raise
         except LmxError as error:
             self._close(record, error.code, error.status)
-            fields = {"code": error.code, "message": error.message, "client": record.principal.id}
+            fields = {"code": error.code, "message": _public(error), "client": record.principal.id}
             self._events.emit("request.refused", model=record.model or model, request=record.id, **fields)
             raise
         except BaseException:
@@ -181,7 +189,8 @@ class WorkerEngine:
             async with asyncio.timeout(limit):
                 return await self._supervisor.acquire(ref)
         except TimeoutError:
-            raise ModelUnavailable(f"{ref.id} did not get memory within {limit:.0f} s", retry_after=30) from None
+            message = f"{ref.id} was not ready within {limit:.0f} s: it waited for memory, for its loading or unloading"
+            raise ModelUnavailable(message, retry_after=30) from None
         finally:
             record.load_waited_s += time.monotonic() - asked
 

@@ -18,7 +18,7 @@ _FAULTS = {
     "internal_error": "an error inside the server, see its log",
     "worker_died": "its process died",
     "timeout": "it took too long and was ended",
-    "overloaded": "there were more requests than it could take",
+    "overloaded": "its client read too slowly",
 }
 
 
@@ -52,13 +52,16 @@ def judge(
     reading: MemoryReading,
     oom_percent: float,
 ) -> tuple[Word, list[str]]:
-    """``error`` when no model that is or should be running can answer; ``degraded`` when something is wrong."""
+    """``error`` when models are loaded or stopped after crashes and none can answer; ``degraded``: something is wrong.
+
+    A model that failed to load never makes an ``error``: whoever may ask for a model could make one.
+    """
     reasons: list[str] = []
     able = unable = 0
     for run in runs:
         problems = list(_problems(run, outcomes.by_model.get(run.id), standing_still))
         reasons += problems
-        unable += bool(problems)
+        unable += bool(problems) and run.state != "failed"
         able += run.state == "ready" and not problems
     if reading.total and reading.used > reading.total * oom_percent / 100:
         reasons.append(f"memory is short: {gigabytes(reading.used)} of {gigabytes(reading.total)} in use")

@@ -17,6 +17,9 @@ from inference.engine.crashes import Stopped
 from inference.engine.worker_client import WorkerClient
 from inference.errors import InsufficientMemory, LmxError, ModelUnavailable, TooManyRequests, WorkerDied
 
+_WORTH_WAITING_S = 2.0
+"""A request waits so long for a model whose worker died; longer than that it is told when to come back."""
+
 
 class Lease:
     """A right to use a loaded model; while one is out, the model is busy and is not evicted."""
@@ -189,8 +192,9 @@ def refusal_to_wait(run: ModelRun, stopped: Stopped | None, queue_limit: int) ->
     if stopped is not None:
         return ModelUnavailable(f"{run.id} is {stopped.reason}", retry_after=max(1.0, stopped.until - time.time()))
     wait_s = run.retry_at - time.monotonic()
-    if run.failed_loads and wait_s > 0:
-        return ModelUnavailable(f"{run.id} failed to load: {run.reason}", retry_after=math.ceil(wait_s))
+    if run.state == "failed" and wait_s > (0 if run.failed_loads else _WORTH_WAITING_S):
+        what = "failed to load" if run.failed_loads else "is held back"
+        return ModelUnavailable(f"{run.id} {what}: {run.reason}", retry_after=math.ceil(wait_s))
     waiting = sum(waiter.here for waiter in run.waiters)
     if waiting >= queue_limit:
         return TooManyRequests(f"{waiting} requests wait for {run.id} already", retry_after=5)

@@ -24,7 +24,7 @@ from inference.catalog import ModelRef
 from inference.engine.admission import SlotQueue
 from inference.engine.child import ChildExit
 from inference.engine.contract import ModelStatus
-from inference.engine.crashes import CrashBook, CrashLimits
+from inference.engine.crashes import LONGEST_BACK_OFF_S, CrashBook, CrashLimits
 from inference.engine.launch import LaunchFailed, LaunchHooks, launch, load_command
 from inference.engine.ledger import KvPromise, Ledger
 from inference.engine.mailbox import Mailbox
@@ -48,7 +48,6 @@ from inference.errors import LmxError, ModelUnavailable
 from inference.records import EventSink
 
 _TICK_S = 1.0
-_LONGEST_BACK_OFF_S = 60.0
 _STOP_GRACE_S = 8.0
 
 
@@ -179,8 +178,6 @@ class Supervisor:
         stopped = self._crashes.stopped(run.id)
         if stopped is not None:
             run.state, run.reason = "stopped-after-crashes", stopped.reason
-        elif run.ref.problem is not None:
-            run.state, run.reason = "failed", run.ref.problem
         return refusal_to_wait(run, stopped, self._settings.queue_limit)
 
     def _grant(self, run: ModelRun, waiter: Waiter) -> None:
@@ -287,7 +284,7 @@ class Supervisor:
             run.state, run.reason = "unloaded", None
         else:
             run.failed_loads += 1
-            back_off = min(_LONGEST_BACK_OFF_S, 2.0**run.failed_loads)
+            back_off = min(LONGEST_BACK_OFF_S, 2.0 ** min(run.failed_loads, 16))
             run.state, run.reason, run.retry_at = "failed", error.message, time.monotonic() + back_off
             error = load_failure(run, error, back_off)
             self._events.emit("model.failed", model=run.id, code=error.code, message=run.reason, lines=failure.lines)

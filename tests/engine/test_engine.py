@@ -79,6 +79,7 @@ async def test_prompt_over_context_names_both_numbers(world: World) -> None:
     with pytest.raises(ContextLengthExceeded, match="64") as caught:
         await world.ask("small", "x" * 100)
     assert "100" in caught.value.message
+    assert caught.value.details == {"context": 64, "prompt_tokens": 100}
     with pytest.raises(ContextLengthExceeded):
         await world.ask("small", "x" * 64)
     events = await collect(await world.ask("small", "x" * 60, max_tokens=1000))

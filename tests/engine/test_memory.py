@@ -141,7 +141,7 @@ async def test_waiting_for_memory_has_an_end(world: World) -> None:
     await world.begin(queue_timeout_s=0.1, load_timeout_s=2.0)
     running = await world.ask("a", hold_after=1, gate=gate.path)
     weigh(world, "a", 30 * GIB)
-    with pytest.raises(ModelUnavailable, match="did not get memory"):
+    with pytest.raises(ModelUnavailable, match="was not ready within"):
         await world.ask("big")
     gate.open()
     await collect(running)
