@@ -11,7 +11,11 @@ from typing import Any
 
 from inference.errors import InvalidRequest
 from inference.worker.text.messages import Message, fold_system, normalise
+from inference.worker.text.time_limit import TookTooLong, time_limit
 
+RENDER_LIMIT_S = 10.0
+"""A conversation of a hundred thousand messages takes about a second; a template that loops takes for ever."""
+PROBE_LIMIT_S = 1.0
 _PROBE = "lmx_probe"
 _PROBE_TOOL = {
     "type": "function",
@@ -53,7 +57,12 @@ class ChatTemplate:
         if not self.system:
             clean = fold_system(clean)
         try:
-            return self._apply(clean, tools, dict(options or {}))
+            with time_limit(RENDER_LIMIT_S):
+                return self._apply(clean, tools, dict(options or {}))
+        except TookTooLong as error:
+            raise InvalidRequest(
+                f"The model's chat template did not finish within {RENDER_LIMIT_S:.0f} s", param="messages"
+            ) from error
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise InvalidRequest(
@@ -69,7 +78,8 @@ class ChatTemplate:
     def _try(self, messages: list[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
         """The rendered text, or "" if the template cannot render these."""
         try:
-            return self._apply(messages, tools, {})
+            with time_limit(PROBE_LIMIT_S):
+                return self._apply(messages, tools, {})
         except Exception:
             return ""
 
