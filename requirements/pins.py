@@ -26,10 +26,10 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
     "linux": {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
     "darwin": {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
 }
-# pip takes wheels of older systems for granted on macOS, not for glibc. autobahn (in daphne) sets macOS 15, MLX 14.
+# pip takes wheels of older systems for granted on macOS, not for glibc. MLX sets macOS 14.
 WHEEL_TAGS = {
     "linux": [f"manylinux_2_{minor}_x86_64" for minor in range(5, 36)] + ["manylinux2014_x86_64", "manylinux1_x86_64"],
-    "darwin": ["macosx_15_0_arm64"],
+    "darwin": ["macosx_14_0_arm64"],
 }
 
 
