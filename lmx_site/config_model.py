@@ -161,6 +161,7 @@ class LoggingSection(Section):
     format: Annotated[Literal["structured", "json", "text"], BeforeValidator(_lower)] = "structured"
     file: Directory | None = None
     access: bool = True
+    history_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
 
 class SecuritySection(Section):

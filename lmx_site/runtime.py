@@ -62,7 +62,7 @@ class Runtime:
         hub = self._hub = Hub()
         hub.tap(log_event)
         set_hub(hub)
-        telemetry = self._telemetry = TelemetryWriter(hub)
+        telemetry = self._telemetry = TelemetryWriter(hub, history_days=self.config.logging.history_days)
         await telemetry.start()
         self.jobs = Jobs(hub)
         await self.jobs.start()

@@ -33,14 +33,26 @@ INTERVAL_S = 0.5
 THIN_INTERVAL_S = 600.0
 STOP_LIMIT_S = 5.0
 LATENCY_WINDOW = 20
-HOUR, DAY, MONTH = 3600, 86_400, 30 * 86_400
+HISTORY_DAYS = 30
+HOUR, DAY = 3600, 86_400
 
 
 class TelemetryWriter:
-    """A ``RecordSink``; also takes the hub's events and memory samples. ``dropped`` counts what could not be kept."""
+    """A ``RecordSink``; also takes the hub's events and memory samples. ``dropped`` counts what could not be kept.
 
-    def __init__(self, hub: Hub, *, queue_limit: int = QUEUE_LIMIT, interval_s: float = INTERVAL_S) -> None:
+    ``history_days`` is how long anything is kept.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        history_days: int = HISTORY_DAYS,
+        queue_limit: int = QUEUE_LIMIT,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
         self._hub = hub
+        self._history_days = history_days
         self._queue: deque[Any] = deque()
         self._limit = queue_limit
         self._interval = interval_s
@@ -161,20 +173,26 @@ class TelemetryWriter:
             self._hub.publish(LATENCY, {model: _latency(window) for model, window in self._recent.items()})
 
     def _thin(self) -> None:
-        """Keep a second for an hour, ten seconds for a day, a minute for a month."""
+        """Once in a while make room: see ``thin``."""
         if time.monotonic() < self._thinned_at + THIN_INTERVAL_S:
             return
         self._thinned_at = time.monotonic()
         try:
-            thin(int(time.time()))
+            thin(int(time.time()), self._history_days)
         except (DatabaseError, OSError) as error:
             self._lose(0, error)
 
 
-def thin(now: int) -> None:
-    """Delete the memory samples that are finer than their age deserves."""
+def thin(now: int, history_days: int = HISTORY_DAYS) -> None:
+    """Delete what is older than ``history_days``, and memory samples that are finer than their age deserves.
+
+    Samples stay per second for an hour, per ten seconds for a day, then per minute.
+    """
+    oldest = now - history_days * DAY
+    RequestRow.objects.using(DATABASE).filter(received__lt=oldest).delete()
+    EventRow.objects.using(DATABASE).filter(at__lt=oldest).delete()
     rows = MemorySample.objects.using(DATABASE)
-    rows.filter(at__lt=now - MONTH).delete()
+    rows.filter(at__lt=oldest).delete()
     rows.filter(at__lt=now - DAY).alias(rest=F("at") % 60).exclude(rest=0).delete()
     rows.filter(at__gte=now - DAY, at__lt=now - HOUR).alias(rest=F("at") % 10).exclude(rest=0).delete()
 

@@ -14,7 +14,7 @@ from django.db import DatabaseError, connections
 from monitoring.history import History
 from monitoring.hub import Hub
 from monitoring.models import EventRow, MemorySample, RequestRow
-from monitoring.telemetry import TelemetryWriter, decode_rate, thin
+from monitoring.telemetry import TelemetryWriter, decode_rate, event_row, request_row, thin
 from tests.monitoring.fakes import record
 
 pytestmark = pytest.mark.django_db(databases=["default", "telemetry"], transaction=True)
@@ -31,6 +31,12 @@ async def writer(hub: Hub) -> AsyncIterator[TelemetryWriter]:
     await writer.start()
     yield writer
     await writer.stop()
+
+
+@sync_to_async
+def keep(row: RequestRow) -> None:
+    row.save(using="telemetry")
+    connections["telemetry"].close()
 
 
 @sync_to_async
@@ -136,6 +142,28 @@ def test_old_samples_become_coarser() -> None:
     kept = list(MemorySample.objects.values_list("at", flat=True))
     count = {name: sum(now - age <= at < now - age + 120 for at in kept) for name, age in ages.items()}
     assert count == {"hour": 120, "day": 12, "month": 2, "gone": 0}
+
+
+def test_history_ends_where_the_owner_says() -> None:
+    now = 1_800_000_000
+    ages = {"young": 6 * 86_400, "old": 8 * 86_400}
+    for name, age in ages.items():
+        request_row(record("one", id=name, received=float(now - age))).save(using="telemetry")
+        event_row({"seq": age, "at": float(now - age), "kind": name}).save(using="telemetry")
+    MemorySample.objects.bulk_create([sample(now - age) for age in ages.values()])
+    thin(now, history_days=7)
+    assert list(RequestRow.objects.values_list("request_id", flat=True)) == ["young"]
+    assert list(EventRow.objects.values_list("kind", flat=True)) == ["young"]
+    assert list(MemorySample.objects.values_list("at", flat=True)) == [now - ages["young"]]
+
+
+async def test_it_makes_room_by_itself(hub: Hub) -> None:
+    await keep(request_row(record("one", id="old", received=time.time() - 3 * 86_400)))
+    writer = TelemetryWriter(hub, history_days=2)
+    await writer.start()
+    await writer.flush()
+    await writer.stop()
+    assert await rows(RequestRow, "request_id") == []
 
 
 def test_the_last_hour_is_there_after_a_restart() -> None:
