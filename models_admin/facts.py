@@ -14,22 +14,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from inference.model_files import (
+    Unusable,
+    context_length,
+    integer,
+    printable,
+    read_json,
+    read_weights,
+    reason,
+    text_part,
+    weight_names,
+)
+from inference.safetensors import Header
 from models_admin.architectures import supported_architectures
-from models_admin.kv_size import integer, kv_bytes_per_token
-from models_admin.safetensors import BadSafetensors, Header, read_header
+from models_admin.kv_size import kv_bytes_per_token
 
-MAX_JSON_BYTES = 32 * 1024 * 1024
 MAX_FILES = 10_000
-_INDEX = "model.safetensors.index.json"
 _TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tiktoken.model"}
 _TEMPLATES = {"chat_template.jinja", "chat_template.json"}
 _FLOATS = {"F64": ("f64", 8), "F32": ("f32", 4), "F16": ("f16", 2), "BF16": ("bf16", 2), "F8_E4M3": ("fp8", 2)}
-
-
-class Unusable(Exception):
-    """The directory cannot be loaded; the message is the sentence to show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def read_facts(directory: Path, root: Path) -> Facts:
     try:
         files = list_files(directory)
     except OSError as error:
-        return Facts(problem=f"the directory cannot be read: {_reason(error)}")
+        return Facts(problem=f"the directory cannot be read: {reason(error)}")
     facts = Facts(files=files, total_bytes=sum(file.size for file in files), weight_bytes=_weight_bytes(files))
     try:
         _stays_inside(directory, files, root)
@@ -95,31 +98,11 @@ def read_facts(directory: Path, root: Path) -> Facts:
         return replace(facts, problem=str(problem))
     facts = _from_config(facts, config, _has_template(directory, files))
     try:
-        headers = _weights(directory, {file.name for file in files})
+        headers = read_weights(directory, {file.name for file in files})
     except Unusable as problem:
         return replace(facts, problem=str(problem))
     facts = _from_headers(facts, config, headers)
     return replace(facts, problem=_obstacle(config, files))
-
-
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object from a regular file. Raises ``Unusable`` with a sentence about ``what``."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise Unusable(f"{what} is not a regular file")
-        if status.st_size > MAX_JSON_BYTES:
-            raise Unusable(f"{what} is {status.st_size} bytes long, which no real one is")
-        value = msgspec.json.decode(path.read_bytes())
-    except FileNotFoundError:
-        raise Unusable(f"{what} is missing") from None
-    except OSError as error:
-        raise Unusable(f"{what} cannot be read: {_reason(error)}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise Unusable(f"{what} is not valid JSON: {str(error)[:200]}") from error
-    if not isinstance(value, dict):
-        raise Unusable(f"{what} is not a JSON object")
-    return value
 
 
 def _from_config(facts: Facts, config: Mapping[str, Any], has_template: bool) -> Facts:
@@ -127,8 +110,8 @@ def _from_config(facts: Facts, config: Mapping[str, Any], has_template: bool) ->
     architecture = config.get("model_type")
     return replace(
         facts,
-        architecture=_printable(architecture) if isinstance(architecture, str) else "",
-        context_length=_context_length(text),
+        architecture=printable(architecture) if isinstance(architecture, str) else "",
+        context_length=context_length(text),
         has_chat_template=has_template,
     )
 
@@ -147,27 +130,6 @@ def _from_headers(facts: Facts, config: Mapping[str, Any], headers: list[Header]
     )
 
 
-def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language model's part of a multimodal config, over the outer values; else the config itself."""
-    for name in ("text_config", "llm_config", "language_config"):
-        inner = config.get(name)
-        if isinstance(inner, dict):
-            return {**config, **inner}
-    return config
-
-
-def _context_length(config: Mapping[str, Any]) -> int:
-    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
-    length = integer(config, *names)
-    scaling = config.get("rope_scaling")
-    if not isinstance(scaling, dict):
-        return length
-    original, factor = integer(scaling, "original_max_position_embeddings"), scaling.get("factor")
-    if original and isinstance(factor, int | float) and 1 <= factor <= 1024:
-        length = max(length, int(original * factor))
-    return length
-
-
 def _quantization(config: Mapping[str, Any]) -> str | None:
     for name in ("quantization", "quantization_config"):
         entry = config.get(name)
@@ -175,11 +137,11 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
             continue
         mode, method = entry.get("mode"), entry.get("quant_method")
         if isinstance(mode, str) and mode not in ("", "affine"):
-            return _printable(mode)[:32]
+            return printable(mode)[:32]
         if 0 < (bits := integer(entry, "bits")) <= 16:
             return f"{bits}bit"
         if isinstance(method, str) and method:
-            return _printable(method)[:32]
+            return printable(method)[:32]
     return None
 
 
@@ -195,45 +157,9 @@ def _has_template(directory: Path, files: tuple[FileFact, ...]) -> bool:
         return False
 
 
-def weight_names(names: set[str]) -> list[str]:
-    """The files mlx-lm loads: ``model*.safetensors`` (others are adapters, or the same weights once more)."""
-    return sorted(name for name in names if name.startswith("model") and name.endswith(".safetensors"))
-
-
 def _weight_bytes(files: tuple[FileFact, ...]) -> int:
     wanted = set(weight_names({file.name for file in files}))
     return sum(file.size for file in files if file.name in wanted)
-
-
-def _weights(directory: Path, names: set[str]) -> list[Header]:
-    """The headers of all weight files. Raises ``Unusable`` when one is missing or broken."""
-    weights = weight_names(names)
-    if not weights:
-        raise Unusable("there are no weights: no file is named model*.safetensors")
-    if _INDEX in names:
-        _check_index(read_json(directory / _INDEX, _INDEX), names)
-    headers: list[Header] = []
-    for name in weights:
-        try:
-            headers.append(read_header(directory / name))
-        except BadSafetensors as error:
-            raise Unusable(f"{_printable(name)} {error}") from error
-        except OSError as error:
-            raise Unusable(f"{_printable(name)} cannot be read: {_reason(error)}") from error
-    return headers
-
-
-def _check_index(index: Mapping[str, Any], names: set[str]) -> None:
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise Unusable(f"{_INDEX} has no usable weight_map")
-    wanted = set(weight_map.values())
-    if any("/" in name or "\\" in name or name in ("", ".", "..") for name in wanted):
-        raise Unusable(f"{_INDEX} names a file outside the model's directory")
-    missing = sorted(wanted - names)
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise Unusable(f"a weight file is missing: {_printable(missing[0])}{more} of {len(wanted)}")
 
 
 def _stays_inside(directory: Path, files: tuple[FileFact, ...], root: Path) -> None:
@@ -241,7 +167,7 @@ def _stays_inside(directory: Path, files: tuple[FileFact, ...], root: Path) -> N
     allowed = os.path.realpath(root)
     for path in (directory, *(directory / file.name for file in files)):
         if os.path.commonpath((allowed, os.path.realpath(path))) != allowed:
-            raise Unusable(f"{_printable(path.name)} is a link to a place outside {root}")
+            raise Unusable(f"{printable(path.name)} is a link to a place outside {root}")
 
 
 def _obstacle(config: Mapping[str, Any], files: tuple[FileFact, ...]) -> str | None:
@@ -251,7 +177,7 @@ def _obstacle(config: Mapping[str, Any], files: tuple[FileFact, ...]) -> str | N
         return "config.json does not name an architecture (model_type)"
     supported = supported_architectures()
     if supported is not None and architecture not in supported:
-        return f"the installed mlx-lm does not know the architecture {_printable(architecture)!r}"
+        return f"the installed mlx-lm does not know the architecture {printable(architecture)!r}"
     names = {file.name for file in files}
     if not names & _TOKENIZERS and not any(name.endswith(".tiktoken") for name in names):
         return "there is no tokenizer (tokenizer.json or tokenizer.model)"
@@ -261,11 +187,3 @@ def _obstacle(config: Mapping[str, Any], files: tuple[FileFact, ...]) -> str | N
 
 def _is_json(name: str) -> bool:
     return name in ("tokenizer_config.json", "generation_config.json")
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text[:128])
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)

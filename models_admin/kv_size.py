@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inference.model_files import integer
+
 LONG_CONTEXT = 32_768
-_MAX = 1 << 24
 _FULL = {"full_attention", "attention", "global", "*"}
 _WINDOWED = {"sliding_attention", "chunked_attention", "local", "sliding"}
 
@@ -26,17 +27,6 @@ def kv_bytes_per_token(config: Mapping[str, Any], dtype_bytes: int) -> int:
     wide = _layer_values(config, "num_global_key_value_heads", "global_head_dim") or plain
     values = full * wide + windowed * plain * window / LONG_CONTEXT
     return round(values * dtype_bytes)
-
-
-def integer(config: Mapping[str, Any], *names: str) -> int:
-    """The first of ``names`` that holds a positive, sane whole number; else 0."""
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX:
-            return value
-    return 0
 
 
 def _layer_values(config: Mapping[str, Any], heads_name: str, width_name: str) -> int:

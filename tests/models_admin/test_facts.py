@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models_admin.architectures import supported_architectures
 from models_admin.facts import fingerprint, list_files, read_facts
 from models_admin.kv_size import LONG_CONTEXT, kv_bytes_per_token
-from models_admin.safetensors import BadSafetensors, read_header
+from inference.safetensors import BadSafetensors, read_header
 from tests.material import broken_models, nano_model
 
 KEYS = (

@@ -4,7 +4,7 @@
 tokenizers, vision weights left out of a text model, multi-token prediction). It needs neither torch nor
 ``vllm_mlx.server``. What it lacks and this module adds:
 
-* damage is found before, from the safetensors headers alone: a file that is missing, truncated or no safetensors;
+* damage is found before, with the catalog's own checks of the files, which may have changed since its scan;
 * its errors are Python's; here each becomes one sentence;
 * no check that the weights make sense: one forward pass must give finite logits (vllm-mlx answers nonsense instead);
 * no limits: the longest context comes from config.json;
@@ -14,7 +14,6 @@ tokenizers, vision weights left out of a text model, multi-token prediction). It
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from inference.errors import ModelUnavailable
+from inference.model_files import Unusable, context_length, read_json, read_weights, text_part
 
 Progress = Callable[[str, int, int], None]
 """Called with phase, bytes done and bytes in all."""
@@ -33,16 +33,7 @@ UNKNOWN_CONTEXT = 4096
 """Tokens, for a model whose files do not say how long its context is."""
 
 _PROGRESS_EVERY_S = 0.25
-_MAX_HEADER_BYTES = 100 * 1024 * 1024
-_CONTEXT_KEYS = (
-    "max_position_embeddings",
-    "max_sequence_length",
-    "max_seq_len",
-    "seq_length",
-    "n_positions",
-    "n_ctx",
-    "model_max_length",
-)
+_SANE_CONTEXT = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -59,8 +50,7 @@ class LoadedModel:
 
 def load(path: Path, model_id: str, *, trust_remote_code: bool, progress: Progress) -> LoadedModel:
     """Load on the calling thread. Raises ``ModelUnavailable`` with one sentence for people."""
-    config = read_config(path)
-    total = sum(_shard_bytes(shard) for shard in shards(path))
+    config, total = _inspect(path)
     try:
         with _Watch(total, progress):
             model, tokenizer = _load(path, model_id, trust_remote_code)
@@ -81,65 +71,25 @@ def check_forward(model: Any, token: int) -> None:
         )
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        where = f"{path} has no config.json" if path.is_dir() else f"there is no model directory at {path}"
-        raise ModelUnavailable(where) from error
-    except (OSError, ValueError) as error:
-        raise ModelUnavailable(f"config.json cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelUnavailable("config.json is not a JSON object")
-    return config
-
-
-def shards(path: Path) -> list[Path]:
-    """The weight files, all there according to the index. Raises ``ModelUnavailable``."""
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise ModelUnavailable(f"{index.name} cannot be read: {error}") from error
-        missing = sorted(name for name in names if not (path / name).is_file())
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise ModelUnavailable(f"the weight file {missing[0]}{more} is missing")
-    found = sorted(path.glob("model*.safetensors"))
-    if not found:
-        raise ModelUnavailable(f"{path} has no weight files (model*.safetensors)")
-    return found
-
-
 def context_of(config: dict[str, Any], tokenizer: Any = None) -> int:
-    """The longest context the model's files name, in tokens."""
-    for part in (config, config.get("text_config") or {}):
-        for key in _CONTEXT_KEYS:
-            value = part.get(key)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return value
+    """The longest context the model's files name, in tokens, by the rule the catalog has too."""
+    named = context_length(text_part(config))
+    if named:
+        return named
     value = getattr(tokenizer, "model_max_length", None)
-    return value if isinstance(value, int) and 0 < value < 100_000_000 else UNKNOWN_CONTEXT
+    return value if isinstance(value, int) and 0 < value < _SANE_CONTEXT else UNKNOWN_CONTEXT
 
 
-def _shard_bytes(shard: Path) -> int:
-    """The size of a weight file, which must be what its own header says."""
-    size = shard.stat().st_size
-    with shard.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_MAX_HEADER_BYTES, size):
-            raise ModelUnavailable(f"the weight file {shard.name} is damaged: it is not a safetensors file")
-        try:
-            header = json.loads(file.read(length))
-            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ModelUnavailable(f"the weight file {shard.name} is damaged: its header cannot be read") from error
-    expected = 8 + length + int(end)
-    if size < expected:
-        raise ModelUnavailable(f"the weight file {shard.name} is truncated: {size} of {expected} bytes are there")
-    return size
+def _inspect(path: Path) -> tuple[dict[str, Any], int]:
+    """The config, and the bytes of the weights, whose files are whole. Raises ``ModelUnavailable``."""
+    if not path.is_dir():
+        raise ModelUnavailable(f"there is no model directory at {path}")
+    try:
+        config = read_json(path / "config.json", "config.json")
+        headers = read_weights(path, {entry.name for entry in path.iterdir()})
+    except (Unusable, OSError) as error:
+        raise ModelUnavailable(str(error)) from error
+    return config, sum(header.data_bytes for header in headers)
 
 
 def _load(path: Path, model_id: str, trust_remote_code: bool) -> tuple[Any, Any]:

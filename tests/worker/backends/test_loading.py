@@ -13,6 +13,8 @@ from inference.errors import ModelUnavailable
 from inference.worker.vllm_compat import loading
 from tests.material import EOS_TOKEN_ID, broken_models, nano_model, place
 
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
 
 def load(path: Path, seen: list[tuple[str, int, int]] | None = None) -> loading.LoadedModel:
     notes = [] if seen is None else seen
@@ -30,20 +32,20 @@ def test_it_works() -> None:
     assert loaded.context == 2048
     assert loaded.eos == {EOS_TOKEN_ID}
     assert 0 < loaded.weight_bytes <= size
-    assert seen[0] == ("weights", 0, size)
-    assert seen[-1] == ("weights", size, size)
+    assert seen[0] == ("weights", 0, loaded.weight_bytes)
+    assert seen[-1] == ("weights", loaded.weight_bytes, loaded.weight_bytes)
 
 
 @pytest.mark.parametrize(
     ("defect", "reason"),
     [
         ("missing", "there is no model directory at"),
-        ("empty", "has no config.json"),
-        ("truncated", "is truncated"),
+        ("empty", "config.json is missing"),
+        ("truncated", "model.safetensors is cut off"),
         ("unknown-architecture", "the architecture 'perceptron9000' is not supported by mlx-lm"),
-        ("bad-config", "config.json cannot be read"),
+        ("bad-config", "config.json is not valid JSON"),
         ("nan-weights", "not numbers"),
-        ("missing-weight-file", "model-00002-of-00002.safetensors is missing"),
+        ("missing-weight-file", "a weight file is missing: model-00002-of-00002.safetensors"),
     ],
 )
 def test_each_defect_has_its_sentence(tmp_path: Path, defect: str, reason: str) -> None:
@@ -65,7 +67,7 @@ def test_a_weight_file_that_is_something_else(tmp_path: Path) -> None:
 
 
 def test_a_weight_file_with_a_broken_header(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match="header cannot be read"):
+    with pytest.raises(ModelUnavailable, match="has a header that is not valid JSON"):
         load(spoiled(tmp_path, "model.safetensors", (10).to_bytes(8, "little") + b'{"a": nope' + b"x" * 50))
 
 
@@ -94,6 +96,8 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
         ({"max_position_embeddings": 4096}, 4096),
         ({"text_config": {"max_position_embeddings": 8192}}, 8192),
         ({"n_ctx": 1024}, 1024),
+        ({"max_position_embeddings": 32768, "rope_scaling": YARN}, 131072),
+        ({"max_position_embeddings": 1024, "text_config": {"max_position_embeddings": 512}}, 512),
         ({}, loading.UNKNOWN_CONTEXT),
     ],
 )
