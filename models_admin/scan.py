@@ -77,8 +77,17 @@ def _walk(directory: Path, root: Path, parts: tuple[str, ...]) -> Iterator[Found
     for name in sorted(folders):
         if name.startswith(_HUB_PREFIX):
             yield from _walk_hub(directory / name, root, name)
-        elif len(parts) < _DEPTH and not name.startswith((".", *_HUB_OTHERS)) and _is_text(name):
+        elif len(parts) < _DEPTH and _is_searched(name) and not _contains(directory / name, directory):
             yield from _walk(directory / name, root, (*parts, name))
+
+
+def _is_searched(name: str) -> bool:
+    return not name.startswith((".", *_HUB_OTHERS)) and _is_text(name)
+
+
+def _contains(link: Path, directory: Path) -> bool:
+    """Whether ``link`` leads back to where it stands, so that following it would find everything again below it."""
+    return link.is_symlink() and directory.resolve().is_relative_to(link.resolve())
 
 
 def _walk_hub(directory: Path, root: Path, name: str) -> Iterator[Found]:
