@@ -21,6 +21,7 @@ from lmx_site import announce as announcement
 from lmx_site.config import Config, set_config
 from lmx_site.home import HomeLock, Places, StartRefused, places, prepare
 from lmx_site.listen import bind
+from lmx_site.open_files import raise_limit
 from lmx_site.paths import home as lmx_home
 from lmx_site.secret import ensure_secret_key
 
@@ -40,6 +41,7 @@ def serve(config: Config, *, announce: Announce) -> int:
     home = lmx_home()
     lock: HomeLock | None = None
     listener: socket.socket | None = None
+    raise_limit()
     try:
         prepare(home)
         lock = HomeLock(home)
