@@ -11,6 +11,7 @@ import click
 from lmx_site.client import Client
 
 _GB = 1024**3
+_MB = 1024**2
 _RIGHT = frozenset({"MEMORY", "SIZE", "CONTEXT", "TOK/S"})
 
 
@@ -18,7 +19,7 @@ def size(count: float | None) -> str:
     """Bytes as people read them; a dash for nothing."""
     if not count:
         return "–"
-    return f"{count / _GB:.1f} GB" if count >= _GB else f"{count / 1024**2:.0f} MB"
+    return f"{count / _GB:.1f} GB" if count >= 1000 * _MB else f"{count / _MB:.0f} MB"
 
 
 def duration(seconds: float) -> str:

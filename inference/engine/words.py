@@ -7,9 +7,9 @@ _MB = 1024**2
 
 
 def gigabytes(size: float) -> str:
-    """``6.1 GB``, below one gigabyte ``312 MB``. A GB is 2**30 bytes, as macOS counts: 96.0 GB on a 96 GB Mac."""
+    """``6.1 GB``, below 1000 MB ``312 MB``. A GB is 2**30 bytes, as macOS counts: 96.0 GB on a 96 GB Mac."""
     size = max(0.0, size)
-    return f"{size / _GB:.1f} GB" if size >= _GB else f"{size / _MB:.0f} MB"
+    return f"{size / _GB:.1f} GB" if size >= 1000 * _MB else f"{size / _MB:.0f} MB"
 
 
 def duration(seconds: float) -> str:

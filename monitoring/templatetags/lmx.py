@@ -14,10 +14,10 @@ _MIB = 1024**2
 
 @register.filter
 def size(value: float | None) -> str:
-    """Bytes as ``12.4 GB``; below one gigabyte ``312 MB``. GB are 2**30, as the system's own tools count memory."""
+    """Bytes as ``12.4 GB``; below 1000 MB ``312 MB``. GB are 2**30, as the system's own tools count memory."""
     if value is None:
         return "–"
-    if value >= _GIB:
+    if value >= 1000 * _MIB:
         return f"{value / _GIB:.1f} GB"
     return f"{value / _MIB:.0f} MB"
 
@@ -36,6 +36,14 @@ def thousands(value: int | None) -> str:
     if value is None:
         return "–"
     return f"{value / (1000 if value % 1024 else 1024):.0f}k" if value >= 10_000 else f"{value:,}"
+
+
+@register.filter
+def milliseconds(value: float | None) -> str:
+    """``180 ms``, from a second on ``9.6 s``."""
+    if value is None:
+        return "–"
+    return f"{value / 1000:.1f} s" if value >= 1000 else f"{value:.0f} ms"
 
 
 @register.filter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,14 @@ import pytest
 from django.test import AsyncClient
 
 from inference.engine import set_engine
+from inference.engine.words import gigabytes
 from inference.errors import InsufficientMemory
-from lmx_site import access
+from lmx_site import access, terminal
 from lmx_site.config_model import ModelsSection
 from monitoring import actions
 from monitoring.hub import Hub, get_hub, set_hub
 from monitoring.sampler import Sampler, set_sampler
-from monitoring.templatetags.lmx import out_of
+from monitoring.templatetags.lmx import milliseconds, out_of, size
 from tests.monitoring.fakes import GIB, FakeEngine, FakeReader, record
 
 HTMX = {"HX-Request": "true"}
@@ -192,6 +193,17 @@ async def test_the_empty_state_says_what_to_do(client: AsyncClient, engine: Fake
 )
 def test_small_machines_are_counted_in_megabytes(used: float | None, total: float | None, said: str) -> None:
     assert out_of(used, total) == said
+
+
+@pytest.mark.parametrize(("ms", "said"), [(None, "–"), (180.4, "180 ms"), (9617.0, "9.6 s")])
+def test_times_have_their_unit(ms: float | None, said: str) -> None:
+    assert milliseconds(ms) == said
+
+
+@pytest.mark.parametrize("written", [size, gigabytes, terminal.size])
+@pytest.mark.parametrize(("count", "said"), [(312 << 20, "312 MB"), (1010 << 20, "1.0 GB"), (12.4 * GIB, "12.4 GB")])
+def test_a_size_is_the_same_wherever_it_is_written(written: Callable[[float], str], count: float, said: str) -> None:
+    assert written(count) == said
 
 
 async def test_a_model_that_leaves_does_not_claim_to_stay(client: AsyncClient, engine: FakeEngine) -> None:

@@ -236,7 +236,7 @@ def test_durations(seconds: float, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(0, "–"), (None, "–"), (50 * 2**20, "50 MB"), (GB / 2, "512 MB"), (GB, "1.0 GB")]
+    ("count", "said"), [(0, "–"), (None, "–"), (50 * 2**20, "50 MB"), (GB / 2, "512 MB"), (1010 * 2**20, "1.0 GB")]
 )
 def test_sizes(count: float | None, said: str) -> None:
     assert terminal.size(count) == said

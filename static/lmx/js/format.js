@@ -5,8 +5,9 @@ const MIB = 1024 ** 2;
 const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const exactFormat = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
+// From 1000 MB on in GB, so that no figure has four digits.
 export const size = (bytes) =>
-  bytes >= GIB ? `${(bytes / GIB).toFixed(1)} GB` : `${Math.round((bytes ?? 0) / MIB)} MB`;
+  bytes >= 1000 * MIB ? `${(bytes / GIB).toFixed(1)} GB` : `${Math.round((bytes ?? 0) / MIB)} MB`;
 
 // For lists where nothing is nothing: no model is "0 MB".
 export const sizeOrDash = (bytes) => (bytes >= MIB / 2 ? size(bytes) : "–");
@@ -20,7 +21,7 @@ export const thousands = (tokens) =>
   tokens >= 10_000 ? `${Math.round(tokens / (tokens % 1024 ? 1000 : 1024))}k` : (tokens ?? 0).toLocaleString("en-US");
 
 export const milliseconds = (ms) =>
-  ms == null ? "–" : ms >= 10_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms)} ms`;
+  ms == null ? "–" : ms >= 1000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms)} ms`;
 
 export const rate = (tokensPerSecond) =>
   tokensPerSecond == null ? "–" : `${tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0)} tok/s`;
