@@ -1,6 +1,7 @@
 """daphne with what a server of token streams needs and daphne lacks (each point measured against 4.2.3).
 
-- *Back-pressure*: ``send`` waits while the client does not read, so a stalled client holds 64 KiB, not all of it.
+- *Back-pressure*: ``send`` waits while the client does not read, so a stalled client holds 64 KiB, not all of it (what
+  a model says meanwhile: ``inference.protocols.backlog``).
 - *Body limit*: a body over the limit is answered with 413 without being kept; the rest is read and dropped, because a
   client that is still sending would see a reset instead of the answer.
 - *Forms* are left to the application, which looks at the sender first.

@@ -1,7 +1,7 @@
 """The one function that serves a generation, whatever protocol it came by and whoever asks (API or page).
 
 Non-streamed: gather the events, give the body. Streamed: a *pump* task runs the generation and turns events into
-frames, the response's iterator hands over what has gathered. Two tasks, because only the iterator can write
+frames, the response's iterator hands over what has gathered (``backlog``). Two tasks, because only the iterator can write
 keep-alive comments while the engine is silent (loading, queue, prefill), and cancelling a wait inside the engine
 would cancel the request.
 
@@ -29,6 +29,7 @@ from inference.engine.contract import Generation
 from inference.errors import InternalError, LmxError, ModelUnavailable, from_code
 from inference.ipc import Delta, Failed, Finished, GenerateRequest, Prefill, RequestEvent, Usage
 from inference.protocols.answer import Answer, Tally
+from inference.protocols.backlog import Backlog
 from inference.records import RequestRecord
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class _Pump:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._loop = asyncio.get_running_loop()
-        self._frames: list[bytes] = []
+        self._backlog = Backlog(call.wording.delta)
         self._done = False
         self._closing = False
         self._committed = False
@@ -171,7 +172,7 @@ class _Pump:
     async def first(self, wait_s: float) -> bytes:
         """The first chunk; a comment when the request has not started after ``wait_s``. Raises its refusal."""
         self._timer = self._loop.call_later(wait_s, self._tick)
-        if not self._frames and not self._done:
+        if not self._backlog and not self._done:
             await self._wait()
         if self._refusal is not None:
             raise self._refusal
@@ -184,7 +185,7 @@ class _Pump:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._frames:
+        if self._backlog:
             # Frames are ready: without this turn a fast generation would keep the loop to itself.
             await asyncio.sleep(0)
         elif not self._done:
@@ -206,9 +207,7 @@ class _Pump:
 
     def _taken(self) -> bytes:
         self._last_read = self._loop.time()
-        chunk = b"".join(self._frames)
-        self._frames.clear()
-        return chunk
+        return self._backlog.take()
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -253,7 +252,7 @@ class _Pump:
         generation = await get_engine().generate(call.model, call.request, call.record)
         async with generation:
             await generation.wait_started(max(0.0, self._deadline - self._loop.time()))
-            self._frames.append(call.wording.begin(call.record))
+            self._backlog.frame(call.wording.begin(call.record))
             self._wake()
             await self._follow(generation)
 
@@ -266,17 +265,15 @@ class _Pump:
                 await asyncio.sleep(0)  # the reader has not caught up: let it
             else:
                 self._wake()
-        self._frames.append(wording.end(tally.close()))
+        self._backlog.frame(wording.end(tally.close()))
 
     def _note(self, event: RequestEvent, wording: Wording, tally: Tally) -> None:
         if isinstance(event, Delta):
             self._comment = _KEEP_ALIVE
-            frame = wording.delta(event)
-            if frame:
-                self._frames.append(frame)
+            self._backlog.delta(event)
         elif isinstance(event, Finished):
             tally.finish(event)
-            self._frames.append(wording.finish(event))
+            self._backlog.frame(wording.finish(event))
         elif isinstance(event, Prefill):
             self._comment = b": prefill %d of %d tokens\n\n" % (event.done, event.total)
         elif isinstance(event, Failed):
@@ -284,6 +281,6 @@ class _Pump:
 
     def _fail(self, error: LmxError) -> None:
         if self._committed:
-            self._frames.append(self._call.wording.error(error))
+            self._backlog.frame(self._call.wording.error(error))
         else:
             self._refusal = error

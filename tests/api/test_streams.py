@@ -155,3 +155,30 @@ async def test_a_defect_of_ours_ends_the_stream_with_an_error(
         with pytest.raises(Exception, match="failed to answer"):
             await anext(chunks)
     assert "failed" in caplog.text
+
+
+async def test_a_client_that_reads_nothing_holds_little_and_loses_nothing(engine: FakeEngine) -> None:
+    engine.between_batches = at_once
+    many: Script = [[text(f"{number} ") for number in range(start, start + 100)] for start in range(0, 20_000, 100)]
+    engine.scripts.append([[started()], *many, [finished(tokens=20_000)]])
+    chunks = stream(streamed_call())
+    first = await anext(chunks)
+    await asyncio.wait_for(engine.generations[0].left.wait(), 10)  # the model is done, whoever reads
+    rest = [chunk async for chunk in chunks]
+    assert sum(map(len, rest)) < 500_000  # 4.8 MB as frames of one token
+    said = [one["choices"][0]["delta"].get("content", "") for one in payloads(b"".join([first, *rest]))[:-1]]
+    assert "".join(said) == "".join(f"{number} " for number in range(20_000))
+
+
+async def test_a_client_that_reads_nothing_for_too_long_is_ended(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference.protocols.backlog.HELD_BYTES", 100_000)
+    many: Script = [[text("x" * 10_000)] for _ in range(100)]
+    engine.scripts.append([[started()], *many, asyncio.Event()])
+    chunks = stream(streamed_call())
+    await anext(chunks)
+    await asyncio.wait_for(engine.generations[0].left.wait(), 10)
+    assert engine.generations[0].cancelled_by == "client"
+    *_, error, done = payloads(b"".join([chunk async for chunk in chunks]))
+    assert (error["error"]["code"], done) == ("overloaded", "[DONE]")

@@ -162,3 +162,23 @@ async def test_the_websocket_obeys_the_same_rules(start_server: Start) -> None:
         async with websockets.connect(server.url.replace("http", "ws") + "/other", additional_headers=cookie):
             pass
     assert await asyncio.to_thread(server.stop) == 0
+
+
+def test_a_client_that_reads_nothing_holds_up_nobody(lmx_server: LiveServer) -> None:
+    body = json.dumps(chat(script("x", tokens=30_000), stream=True, max_tokens=30_000)).encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.connect(("127.0.0.1", lmx_server.port))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{lmx_server.port}\r\nConnection: close\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        status = connection.recv(15)
+        answer = httpx.post(f"{lmx_server.url}/v1/chat/completions", json=chat("hello"), timeout=30)
+        assert answer.status_code == 200
+        until(lambda: running(lmx_server) == 0, "the answer to be over for the model")
+        received = status
+        while data := connection.recv(1 << 20):
+            received += data
+    assert received.startswith(b"HTTP/1.1 200")
+    assert b"data: [DONE]" in received
+    assert b'"finish_reason":"length"' in received or b'"finish_reason":"stop"' in received
