@@ -35,7 +35,7 @@ class Places:
 def prepare(home: Path) -> None:
     """Make the directories; raise ``StartRefused`` when that is not possible."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)  # logs and databases say who asks for what
         for name in DIRECTORIES:
             (home / name).mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=home):

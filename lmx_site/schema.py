@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
 import django
 from django.apps import apps
 from django.conf import settings
-from django.db import DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from lmx_site.home import StartRefused
 
@@ -26,6 +27,8 @@ def migrate_if_needed() -> bool:
     for alias in settings.DATABASES:
         file = Path(str(settings.DATABASES[alias]["NAME"]))
         try:
+            if alias == DEFAULT_DB_ALIAS:  # the server can do without its history, not without its inventory
+                _check(file)
             if _stored(file) != wanted:
                 _migrate(alias)
                 _store(file, wanted)
@@ -43,6 +46,13 @@ def _fingerprint() -> int:
         folder = Path(app.path) / "migrations"
         names += sorted(f"{app.label}.{file.stem}" for file in folder.glob("[0-9]*.py"))
     return (zlib.crc32("\n".join(names).encode()) & 0x7FFFFFFF) or 1
+
+
+def _check(file: Path) -> None:
+    """Raise ``sqlite3.DatabaseError`` where the list of tables cannot be read: found before any work."""
+    if file.exists():
+        with closing(sqlite3.connect(file, timeout=5)) as connection:
+            connection.execute("SELECT count(sql) FROM sqlite_master").fetchone()
 
 
 def _stored(file: Path) -> int:

@@ -9,14 +9,17 @@ from pathlib import Path
 
 NAME = "secret_key"
 _BYTES = 48
+_LENGTHS = range(32, 4097)  # shorter ones can be guessed: whoever knows the key can sign a login
 
 
 def read_secret_key(home: Path) -> str | None:
-    """The key, None when there is none yet (or an empty one)."""
+    """The key, None when there is none yet, or one that is damaged or too short to be safe."""
     try:
-        return (home / NAME).read_text(encoding="ascii").strip() or None
-    except (FileNotFoundError, NotADirectoryError):
+        with (home / NAME).open("rb") as file:
+            key = file.read(_LENGTHS.stop).decode("ascii").strip()
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
+    return key if len(key) in _LENGTHS else None
 
 
 def ensure_secret_key(home: Path) -> str:
@@ -32,7 +35,7 @@ def ensure_secret_key(home: Path) -> str:
         try:
             os.link(temporary, target)
         except FileExistsError:
-            if read_secret_key(home) is None:  # an empty file left by a full disk
+            if read_secret_key(home) is None:  # left empty by a full disk, damaged, too short
                 os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)

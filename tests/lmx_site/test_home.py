@@ -108,10 +108,25 @@ def test_the_key_is_made_once_and_is_private(home: Path) -> None:
     assert [entry.name for entry in home.iterdir()] == [NAME]
 
 
-def test_a_key_that_was_opened_to_others_is_closed_again_and_an_empty_one_replaced(home: Path) -> None:
-    (home / NAME).write_text("")
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\x00" * 20, b"guess-me", b"a" * 5000], ids=["none", "no", "short", "long"]
+)
+def test_a_key_that_is_unfit_is_replaced(home: Path, content: bytes) -> None:
+    (home / NAME).write_bytes(content)
+    assert read_secret_key(home) is None
     key = ensure_secret_key(home)
-    assert key
+    assert len(key) >= 50
+    assert read_secret_key(home) == key
+    assert (home / NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_home_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
+    prepare(tmp_path / "above" / "home")
+    assert (tmp_path / "above" / "home").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_key_that_was_opened_to_others_is_closed_again(home: Path) -> None:
+    key = ensure_secret_key(home)
     (home / NAME).chmod(0o644)
     assert ensure_secret_key(home) == key
     assert (home / NAME).stat().st_mode & 0o777 == 0o600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,23 @@ def test_a_database_that_was_deleted_is_made_again(migrations: list[str]) -> Non
 def test_a_file_that_is_no_database_is_refused(migrations: list[str]) -> None:
     Path(settings.DATABASES["default"]["NAME"]).write_bytes(b"something else entirely" * 50)
     with pytest.raises(StartRefused, match="cannot be used as a database"):
+        schema.migrate_if_needed()
+
+
+@pytest.mark.parametrize(("alias", "refused"), [("default", True), ("telemetry", False)])
+def test_damage_behind_an_intact_first_page(migrations: list[str], alias: str, refused: bool) -> None:
+    """Without its inventory the server cannot work, without its history it can."""
+    file = Path(settings.DATABASES[alias]["NAME"])
+    with closing(sqlite3.connect(file)) as connection, connection:
+        for number in range(200):
+            connection.execute(f"CREATE TABLE table_{number} (a, b, c)")
+    content = file.read_bytes()
+    file.write_bytes(content[:4096] + b"\x55" * (len(content) - 4096))
+    schema._store(file, schema._fingerprint())
+    if refused:
+        with pytest.raises(StartRefused, match="cannot be used as a database"):
+            schema.migrate_if_needed()
+    else:
         schema.migrate_if_needed()
 
 
