@@ -107,6 +107,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (chat(presence_penalty=3), "presence_penalty"),
     (chat(frequency_penalty=-3), "frequency_penalty"),
     (chat(repetition_penalty=0), "repetition_penalty"),
+    (chat(repetition_penalty=1e-300), "repetition_penalty"),
     (chat(repetition_penalty=1.1, repeat_penalty=1.2), "repeat_penalty"),
     (chat(max_tokens=0), "max_tokens"),
     (chat(max_tokens=-5), "max_tokens"),

@@ -74,6 +74,8 @@ REFUSED: dict[str, tuple[Any, ...]] = {
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+# Logits are divided by it: nearer to zero they would no longer be numbers.
+Repetition = Annotated[float, Field(ge=0.01, le=10)]
 
 
 class StreamOptions(WireModel):
@@ -105,10 +107,8 @@ class CommonParams(WireModel):
     )
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = Field(
-        None, description="LM Studio's name for repetition_penalty."
-    )
+    repetition_penalty: Repetition | None = None
+    repeat_penalty: Repetition | None = Field(None, description="LM Studio's name for repetition_penalty.")
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, description="Token id (as text) to bias."
     )
