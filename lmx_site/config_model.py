@@ -186,5 +186,5 @@ class EngineSection(Section):
     heartbeat_misses: Annotated[int, Field(ge=2, le=1000)] = 15
     max_crashes: Annotated[int, Field(ge=1, le=100)] = 3
     crash_window_sec: Seconds = 600
-    backend: Literal["vllm_mlx", "fake"] | None = None
+    backend: Literal["vllm_mlx", "vllm_engine", "fake"] | None = None
     worker_env: dict[Text, str] = {}

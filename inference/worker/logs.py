@@ -21,6 +21,12 @@ def place_of(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's message with its type, for people."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def print_defect(what: str, error: BaseException) -> None:
     """Every frame of a defect, without the exception's message and without values."""
     frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))

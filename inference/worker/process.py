@@ -28,7 +28,7 @@ from inference.worker import logs
 from inference.worker.backends.base import Backend
 from inference.worker.exits import EXIT_BAD_FRAME, EXIT_CLEAN, EXIT_DEFECT, EXIT_LOAD_FAILED, EXIT_PARENT_GONE
 from inference.worker.lane import Lane
-from inference.worker.logs import place_of
+from inference.worker.logs import one_line, place_of
 from inference.worker.outbox import Outbox
 
 _DEFAULT_BACKEND = "vllm_mlx"
@@ -46,12 +46,6 @@ def open_backend(name: str) -> Backend:
     module = importlib.import_module(f"inference.worker.backends.{name}")
     backend: Backend = module.open_backend()
     return backend
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an exception's message with its type, for people."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def installed_versions() -> dict[str, str]:

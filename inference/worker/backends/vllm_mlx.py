@@ -1,5 +1,7 @@
 """The default backend: vllm-mlx loads the model and parses its answers, our own core steps it.
 
+A model that the core cannot run is stepped by vllm-mlx's own engine instead (``vllm_compat.whole``).
+
 Threads, beside those of ``base.Backend``: the stepping thread (``run``) only steps and hands its events on; the
 ``text`` thread (``text.answers``) detokenises, parses, finds stop strings and emits one frame per step.
 """
@@ -10,20 +12,22 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from inference import ipc
 from inference.errors import ModelUnavailable, Unsupported
 from inference.worker.backends.base import Emit
 from inference.worker.constraints.guide import Compiler
 from inference.worker.core.core import Core
-from inference.worker.core.types import CoreStats
+from inference.worker.core.types import CoreEvent, CoreRequest, CoreStats, RequestFailed
+from inference.worker.logs import one_line
 from inference.worker.text.answers import Answer, Answers
 from inference.worker.text.chat import ChatTemplate
 from inference.worker.text.detok import TokenTable
 from inference.worker.text.dialect import Dialect, detect
 from inference.worker.text.prompts import Ready, TextModel
 from inference.worker.vllm_compat import loading, memory
+from inference.worker.vllm_compat.whole import WholeModel, refuse_unsupported
 
 _SLOWEST_RATE_WINDOW_S = 0.2
 
@@ -48,13 +52,35 @@ class _Rates:
             self.at, self.tokens, self.prefilled = now, stats.tokens, stats.prefilled
 
 
+class Stepper(Protocol):
+    """What this backend asks of ``core.Core`` and ``whole.WholeModel`` alike; see there."""
+
+    vocab_size: int
+    batching: bool
+    kv_bytes_per_token: int
+
+    def submit(self, request: CoreRequest) -> None: ...
+
+    def cancel(self, key: str, choice: int | None = None) -> None: ...
+
+    def set_slots(self, slots: int) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def stats(self) -> CoreStats: ...
+
+    def wait_for_work(self, timeout: float | None = None) -> bool: ...
+
+    def step(self) -> list[CoreEvent]: ...
+
+
 class VllmMlxBackend:
     """See ``base.Backend``. Usable after ``load`` has returned."""
 
     name = "vllm_mlx"
 
     def __init__(self) -> None:
-        self._core: Core
+        self._core: Stepper
         self._text: TextModel
         self._answers: Answers
         self._emit: Emit
@@ -79,7 +105,7 @@ class VllmMlxBackend:
         )
         progress("warmup")
         loading.check_forward(loaded.model, min(loaded.eos, default=0))
-        self._core = _core(loaded, command.slots)
+        self._core = self._stepper(loaded, command.slots)
         progress("tokenizer")
         self._text = _text_model(loaded, command, self._core.vocab_size)
         self._answers = Answers(emit, self._core.cancel)
@@ -94,11 +120,15 @@ class VllmMlxBackend:
                     if events:
                         self._answers.put(events)
         finally:
+            if isinstance(self._core, WholeModel):
+                self._core.close()
             self._answers.close()
 
     # -------------------------------------------------------------------------------------------------- CPU thread
 
     def prepare(self, request: str, body: ipc.GenerateRequest) -> ipc.Prepared:
+        if self._is_whole:
+            refuse_unsupported(body)
         ready = self._text.ready(request, body)
         with self._lock:
             self._ready[request] = ready
@@ -171,6 +201,30 @@ class VllmMlxBackend:
 
     # ----------------------------------------------------------------------------------------------------- helpers
 
+    @property
+    def _is_whole(self) -> bool:
+        return isinstance(self._core, WholeModel)
+
+    def _stepper(self, loaded: loading.LoadedModel, slots: int) -> Stepper:
+        """Our core; for a model that it cannot run, vllm-mlx's engine. Building either runs the model a few times."""
+        try:
+            return _tried(Core(loaded.model, slots=slots, weight_bytes=loaded.weight_bytes))
+        except Exception as error:
+            reason = f"one request at a time, through vllm-mlx's own engine: {one_line(error)}"
+            self._emit([ipc.Log("warning", reason)])
+            return self._whole(loaded, error)
+
+    def _whole(self, loaded: loading.LoadedModel, core: Exception | None) -> WholeModel:
+        """vllm-mlx's engine; ``core`` is what our own core had against the model."""
+        try:
+            return WholeModel(loaded.engine, loading.check_forward(loaded.model, 0))
+        except ModelUnavailable:
+            raise
+        except Exception as error:
+            kind = loaded.config.get("model_type")
+            reason = f"models of the kind {kind!r} cannot be stepped here: {one_line(core or error)}"
+            raise ModelUnavailable(f"{reason}; nor by vllm-mlx: {one_line(error)}" if core else reason) from error
+
     def _loaded(self, loaded: loading.LoadedModel, command: ipc.Load, seconds: float) -> ipc.Loaded:
         text = self._text
         capabilities = ipc.Capabilities(
@@ -178,8 +232,8 @@ class VllmMlxBackend:
             completion=True,
             tools=text.template.tools,
             reasoning=text.dialect.reasoning_parser is not None,
-            json_schema=text.compiler.available,
-            logprobs=True,
+            json_schema=text.compiler.available and not self._is_whole,
+            logprobs=not self._is_whole,
             batching=self._core.batching,
             tool_parser=text.dialect.tool_parser,
             reasoning_parser=text.dialect.reasoning_parser,
@@ -192,17 +246,19 @@ class VllmMlxBackend:
             weight_bytes=loaded.weight_bytes,
             kv_bytes_per_token=self._core.kv_bytes_per_token,
             seconds=seconds,
-            backend=self.name,
+            backend="vllm_engine" if self._is_whole else self.name,
         )
 
 
-def _core(loaded: loading.LoadedModel, slots: int) -> Core:
-    """Building it runs the model a few times, which some architectures do not stand."""
-    try:
-        return Core(loaded.model, slots=slots, weight_bytes=loaded.weight_bytes)
-    except Exception as error:
-        kind = loaded.config.get("model_type")
-        raise ModelUnavailable(f"models of the kind {kind!r} cannot be stepped here: {error}") from error
+def _tried(core: Core) -> Core:
+    """A first short answer, thrown away. The core's probe compares numbers; a cache may lack what its steps need."""
+    greedy = ipc.Sampling(temperature=0.0)
+    core.submit(CoreRequest("trial", [0, 0, 0], 2, sampling=greedy))
+    while core.busy:
+        for event in core.step():
+            if isinstance(event, RequestFailed):
+                raise RuntimeError(event.message)
+    return core
 
 
 def _text_model(loaded: loading.LoadedModel, command: ipc.Load, vocabulary: int) -> TextModel:

@@ -38,8 +38,12 @@ _SANE_CONTEXT = 100_000_000
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """``tokenizer`` is mlx-lm's wrapper; ``context`` in tokens; ``eos`` every token id that ends an answer."""
+    """``engine`` is vllm-mlx's ``MLXLanguageModel`` around ``model``; ``tokenizer`` is mlx-lm's wrapper.
 
+    ``context`` in tokens; ``eos`` every token id that ends an answer.
+    """
+
+    engine: Any
     model: Any
     tokenizer: Any
     config: dict[str, Any]
@@ -53,22 +57,28 @@ def load(path: Path, model_id: str, *, trust_remote_code: bool, progress: Progre
     config, total = _inspect(path)
     try:
         with _Watch(total, progress):
-            model, tokenizer = _load(path, model_id, trust_remote_code)
+            engine = _load(path, model_id, trust_remote_code)
     except Exception as error:
         raise ModelUnavailable(_reason(error, config)) from error
+    model, tokenizer = engine.model, engine.tokenizer
     progress("weights", total, total)
     weight_bytes = sum(int(array.nbytes) for _, array in tree_flatten(model.parameters()))
-    return LoadedModel(model, tokenizer, config, context_of(config, tokenizer), weight_bytes, _eos_of(tokenizer, path))
+    context, eos = context_of(config, tokenizer), _eos_of(tokenizer, path)
+    return LoadedModel(engine, model, tokenizer, config, context, weight_bytes, eos)
 
 
-def check_forward(model: Any, token: int) -> None:
-    """One forward pass over two tokens; weights that are damaged show here as numbers that are none."""
+def check_forward(model: Any, token: int) -> int:
+    """One forward pass over two tokens; weights that are damaged show here as numbers that are none.
+
+    Returns the width of the logits.
+    """
     logits = model(mx.array([[token, token]]))
     broken = mx.any(mx.isnan(logits)).item() or not mx.any(mx.isfinite(logits)).item()
     if broken:
         raise ModelUnavailable(
             "the model's weights are damaged: a first forward pass gave values that are not numbers (NaN)"
         )
+    return int(logits.shape[-1])
 
 
 def context_of(config: dict[str, Any], tokenizer: Any = None) -> int:
@@ -92,12 +102,12 @@ def _inspect(path: Path) -> tuple[dict[str, Any], int]:
     return config, sum(header.data_bytes for header in headers)
 
 
-def _load(path: Path, model_id: str, trust_remote_code: bool) -> tuple[Any, Any]:
+def _load(path: Path, model_id: str, trust_remote_code: bool) -> Any:
     from vllm_mlx.models.llm import MLXLanguageModel
 
     loader = MLXLanguageModel(str(path), trust_remote_code=trust_remote_code, model_id=model_id)
     loader.load()
-    return loader.model, loader.tokenizer
+    return loader
 
 
 def _eos_of(tokenizer: Any, path: Path) -> frozenset[int]:
