@@ -43,7 +43,7 @@ class AdminBody(WireModel):
 class LoadBody(AdminBody):
     """``context`` tokens and ``slots`` requests at once are upper bounds; ``pin`` keeps the model from eviction."""
 
-    model_id: str = Field(min_length=1)
+    model_id: str = Field(min_length=1, max_length=512)
     quantization: str | None = None
     context: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     slots: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -54,13 +54,13 @@ class LoadBody(AdminBody):
 
 
 class UnloadBody(AdminBody):
-    model_id: str = Field(min_length=1)
+    model_id: str = Field(min_length=1, max_length=512)
 
 
 class CancelBody(AdminBody):
     """``id`` is the answer's own id (``chatcmpl-…``), as ``/admin/status`` lists it."""
 
-    id: str = Field(min_length=1)
+    id: str = Field(min_length=1, max_length=512)
 
 
 @api.route(

@@ -65,6 +65,7 @@ async def test_load_that_does_not_fit(api: Api, engine: FakeEngine) -> None:
     [
         ({}, "model_id"),
         ({"model_id": ""}, "model_id"),
+        ({"model_id": "m" * 1000}, "model_id"),
         ({"model_id": 1}, "model_id"),
         ({"model_id": "tiny", "ttl": 60}, "ttl"),
         ({"model_id": "tiny", "quantization": "4bit"}, "quantization"),
