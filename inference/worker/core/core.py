@@ -336,7 +336,9 @@ class Core:
         try:
             constraint.advance(token)
             return constraint.finished
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic in a native matcher is no Exception
             self._constraint_failed(row, f"the output constraint failed: {error}")
             return True
 

@@ -1,9 +1,9 @@
 """A batch of rows that take one step together.
 
-A step has two halves, so that the device is never waited for while it could be working: ``advance`` queues the next
-forward pass on tokens that the device has drawn but the host has not read, and ``Unread.read`` later fetches what the
-step before drew. Only a batch with a constrained row must read before it can draw, because the mask depends on the
-token before; its forward pass is queued all the same and runs while the host makes the masks.
+A step has two halves, so that the device is never waited for while it could be working: ``forward`` and ``draw``
+queue the next step on tokens that the device has drawn but the host has not read, and ``Unread.read`` later fetches
+what the step before drew. Only a batch with a constrained row must read before it can draw, because the mask depends on
+the token before; its forward pass is queued all the same and runs while the host makes the masks.
 """
 
 from __future__ import annotations
@@ -268,7 +268,9 @@ def _mask_of(row: Row, words: int, vocab: int, failed: MaskFailure) -> Bitmask |
     try:
         if row.constraint is None or not row.constraint.mask(mask):
             return None
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in a native matcher is no Exception
         failed(row, f"the output constraint failed: {error}")
         return None
     if vocab % 32:

@@ -25,7 +25,7 @@ class Row:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """One request that has a slot. ``open_rows`` counts the choices without a last event."""
+    """One request from its submission to its last event. ``open_rows`` counts the choices without a last event."""
 
     request: CoreRequest
     prompt: NDArray[np.int32]

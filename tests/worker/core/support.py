@@ -158,6 +158,10 @@ class Cycle:
         return self._at >= self._length
 
 
+class Panic(BaseException):
+    """As a native extension raises it: not an ``Exception``."""
+
+
 class Broken:
     """A constraint that fails at one position, in ``mask``, in ``advance`` or by allowing nothing."""
 
@@ -169,13 +173,13 @@ class Broken:
 
     def mask(self, out: Bitmask) -> bool:
         if self._left == 0 and self._how == "mask":
-            raise ValueError("this schema is broken")
+            raise Panic("this schema is broken")
         return self._left == 0 and self._how == "nothing"
 
     def advance(self, token: int) -> None:
         self._left -= 1
         if self._left < 0 or (self._left == 0 and self._how == "advance"):
-            raise TypeError("this schema is broken")
+            raise Panic("this schema is broken")
 
 
 @dataclass
