@@ -1,7 +1,8 @@
 """The shell around a backend: threads, socket, life and death of one worker process.
 
 Threads: *main* loads the model and steps it, and alone touches the accelerator; *socket* reads commands and answers
-pings, and ends the process at end-of-file; *prepare* runs templating and counting; *embed* runs embeddings, which
+pings, and ends the process at end-of-file; *prepare* runs templating and counting; *constrain* the same
+for requests with a grammar, which takes long to compile; *embed* runs embeddings, which
 wait for the main thread; *outbox* writes; *stats* reports once a second; *signals* waits for SIGTERM. Prompt and
 answer text never reaches a log line: of a defect, type and place are told, not the message. A defect that ends a thread
 ends the process, because a worker without one of its threads answers pings and nothing else.
@@ -75,7 +76,9 @@ class WorkerProcess:
         self._outbox = Outbox(sock, on_overload=self._cancel_overloaded, on_broken=lambda: os._exit(EXIT_PARENT_GONE))
         self._emit = self._outbox.emit
         self._prepare_lane = Lane("prepare")
+        self._constrain_lane = Lane("constrain")
         self._embed_lane = Lane("embed")
+        self._lanes = (self._prepare_lane, self._constrain_lane, self._embed_lane)
         self._load: queue.SimpleQueue[ipc.Load] = queue.SimpleQueue()
         self._backend: Backend | None = None
         self._stopping = threading.Event()
@@ -108,8 +111,8 @@ class WorkerProcess:
         logs.install()
         self._outbox.start()
         self._emit([ipc.Hello(ipc.PROTOCOL_VERSION, os.getpid(), installed_versions())])
-        self._prepare_lane.start()
-        self._embed_lane.start()
+        for lane in self._lanes:
+            lane.start()
         for target, name in ((self._read_socket, "socket"), (self._wait_for_sigterm, "signals")):
             threading.Thread(target=target, name=name, daemon=True).start()
         code = self._serve(self._load.get())
@@ -205,7 +208,8 @@ class WorkerProcess:
         self._emit([ipc.Pong(command.nonce, step)])
 
     def _on_prepare(self, command: ipc.Prepare) -> None:
-        self._answer(self._prepare_lane, command.request, lambda b: b.prepare(command.request, command.body))
+        lane = self._prepare_lane if command.body.output_format.kind == "text" else self._constrain_lane
+        self._answer(lane, command.request, lambda b: b.prepare(command.request, command.body))
 
     def _on_tokenize(self, command: ipc.Tokenize) -> None:
         def answer(backend: Backend) -> ipc.Event:
@@ -245,7 +249,7 @@ class WorkerProcess:
             self._report_defect("start", command.request, error)
 
     def _on_cancel(self, command: ipc.Cancel) -> None:
-        waiting = self._prepare_lane.cancel(command.request) or self._embed_lane.cancel(command.request)
+        waiting = any(lane.cancel(command.request) for lane in self._lanes)
         if not waiting and self._backend is not None:
             self._backend.cancel(command.request)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import psutil
 import pytest
 
@@ -240,6 +241,20 @@ def everything_said(worker: Worker) -> str:
     """What it wrote to stderr, once it has ended."""
     assert worker.process.stderr is not None
     return worker.process.stderr.read()
+
+
+def test_a_grammar_that_takes_long_to_compile_holds_up_no_other_request(worker: Worker, tmp_path: Path) -> None:
+    worker.load()
+    gate = tmp_path / "gate"
+    held = msgspec.structs.replace(directed(prepare_gate=str(gate)), output_format=ipc.OutputFormat("json_object"))
+    worker.send(ipc.Prepare("held", held), ipc.Prepare("behind it", held))
+    worker.send(ipc.Prepare("r", ipc.GenerateRequest(prompt="x")))
+    assert worker.expect(ipc.Prepared).request == "r"
+    worker.send(ipc.Cancel("behind it"))
+    gate.touch()
+    assert worker.expect(ipc.Prepared).request == "held"
+    worker.send(ipc.Start("behind it", 5), ipc.Start("held", 5))
+    assert worker.expect(ipc.Finished).request == "held"
 
 
 def test_a_panic_over_one_prompt_fails_that_request_alone(worker: Worker) -> None:

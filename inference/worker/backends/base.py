@@ -1,7 +1,8 @@
 """What the worker process asks of an engine.
 
 Threads: ``load`` and ``run`` are called on the main thread, which is the only one to touch the accelerator.
-``prepare``, ``tokenize``, ``detokenize`` and ``count`` are called on one CPU thread. ``start``, ``cancel``,
+``prepare``, ``tokenize``, ``detokenize`` and ``count`` are called on a CPU thread; ``prepare`` of requests with an
+``output_format`` on another, one at a time, at the same time as those. ``start``, ``cancel``,
 ``set_limits``, ``stats``, ``step_number`` and ``stop`` are called on any thread, return at once and never raise.
 """
 

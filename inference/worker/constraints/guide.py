@@ -1,7 +1,7 @@
 """Compiles an ``OutputFormat`` into a token mask, with llguidance, and holds one answer to it.
 
-Compiling happens in ``prepare`` on the CPU thread, masks on the stepping thread. Both are bounded: llguidance counts
-the work of building a grammar and of every single mask, and a grammar that needs more is an error of its request
+Compiling happens in ``prepare`` on a CPU thread of its own, masks on the stepping thread. Both are bounded: llguidance
+counts the work of building a grammar and of every single mask, and a grammar that needs more is an error of its request
 alone (``LIMITS``). Only the tokens of the vocabulary that keep the text within the grammar are allowed; the tokens
 that end an answer only where the text may end. Nothing is ever repaired afterwards.
 """
@@ -169,6 +169,13 @@ def _refuse(kind: str, reason: str) -> InvalidRequest:
     return InvalidRequest(f"The {kind} of response_format cannot be enforced: {reason}", param="response_format")
 
 
+_WORDS = {"NoExtensionBias": "it allows no text at all, because a definition in it refers to itself without end"}
+"""For those of llguidance's messages that say nothing to people."""
+
+
 def _first_line(message: str) -> str:
     """llguidance appends its inner state after ``<state>``; regex errors need their following lines."""
+    for sign, words in _WORDS.items():
+        if sign in message:
+            return words
     return " ".join(message.split("<state>")[0].split())[:500] or "unknown error"

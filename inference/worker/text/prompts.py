@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,7 +49,8 @@ class Ready:
 class TextModel:
     """What the text path knows of a loaded model. ``vocabulary`` is the width of its logits, ``context`` in tokens.
 
-    ``tokenizer`` is the Hugging Face tokenizer itself. ``eos`` are the tokens that end an answer.
+    ``tokenizer`` is the Hugging Face tokenizer itself. ``eos`` are the tokens that end an answer. ``lock`` keeps the
+    threads that prepare apart while they use template and tokenizer, not while they compile a grammar.
     """
 
     tokenizer: Any
@@ -60,6 +62,7 @@ class TextModel:
     context: int
     eos: frozenset[int]
     ids: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prompt(self, body: ipc.GenerateRequest) -> Prompt:
         """Template and tokenise. Raises ``InvalidRequest``."""
@@ -77,10 +80,11 @@ class TextModel:
     def ready(self, request: str, body: ipc.GenerateRequest) -> Ready:
         """Everything that can be refused is refused here."""
         _check(body)
-        prompt = self.prompt(body)
-        _check_context(prompt, self.context)
+        with self.lock:
+            prompt = self.prompt(body)
+            _check_context(prompt, self.context)
+            plan = self._plan(request, body, prompt)
         make = None if body.output_format.kind == "text" else self._constraint(body, prompt)
-        plan = self._plan(request, body, prompt)
         core = CoreRequest(
             key=request,
             prompt=prompt.tokens,

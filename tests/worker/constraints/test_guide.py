@@ -38,6 +38,15 @@ def compiler() -> Compiler:
     return Compiler(tokenizer(), PADDED, {EOS_TOKEN_ID, 0, 100_000})
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [{"$ref": "#"}, {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}],
+)
+def test_a_schema_that_is_nothing_but_itself_is_refused_in_words(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="refers to itself without end"):
+        compiler().compile(OutputFormat("json_schema", schema=schema))
+
+
 def allowed(guide: Guide, width: int = PADDED) -> list[int]:
     out: Bitmask = np.zeros((width + 31) // 32, np.uint32)
     assert guide.mask(out)
