@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from models_admin.catalog import DiskCatalog
     from models_admin.job_protocol import Progress
     from models_admin.job_runner import Runner
-    from monitoring.hub import Hub
 
 logger = logging.getLogger(__name__)
 
@@ -34,40 +33,20 @@ class ProgressLines:
             self._say(f"  {self._describe(progress)}")
 
 
-async def bring_demo(
-    home: Path, catalog: DiskCatalog, jobs: Runner, hub: Hub, say: Callable[[str], None]
-) -> str | None:
+async def bring_demo(home: Path, catalog: DiskCatalog, jobs: Runner, say: Callable[[str], None]) -> str | None:
     """The model's id once it can be loaded; None when it could not be brought, which is said."""
-    from models_admin.demo import describe, ensure_demo
+    from models_admin.demo import ensure_demo
     from models_admin.job_runner import JobFailed
+    from models_admin.job_words import describe
 
     lines = ProgressLines(say, describe)
-
-    def on_progress(progress: Progress) -> None:
-        lines.show(progress)
-        hub.publish(
-            "jobs",
-            {
-                "id": "demo",
-                "kind": "demo",
-                "state": "running",
-                "title": NAME,
-                "done": progress.done,
-                "total": progress.total,
-                "message": describe(progress),
-            },
-            key="demo",
-        )
-
     say(f"No model yet: bringing {NAME} to try (downloads 90 MB, takes 0.5 GB, once)")
     try:
-        path = await ensure_demo(home, jobs, on_progress)
+        path = await ensure_demo(home, jobs, lines.show)
     except JobFailed as failure:
         logger.warning("the demo model could not be brought: %s", failure.message)
         say(f"  the demo model could not be brought: {failure.message}")
         say(f"  put a model (config.json and *.safetensors) below {home / 'models'}; it is found within half a minute")
         return None
-    finally:
-        hub.publish("jobs", None, key="demo")
     await catalog.refresh()
     return next((ref.id for ref in catalog.usable() if ref.path == path), None)

@@ -1,7 +1,7 @@
 """The composition root: the only module that knows all the apps. It builds every long-lived part, once.
 
 ``start()``: hub, telemetry writer, jobs, catalog (first scan), memory reader, engine, API, then the background tasks.
-``drain()``: the engine refuses new requests, finishes the running ones, ends its workers; jobs are cancelled.
+``drain()``: jobs are cancelled; the engine refuses new requests, finishes the running ones, ends its workers.
 ``stop()``: the rest, in reverse. The parts are imported inside ``start`` so that importing this module costs nothing.
 """
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from inference.engine.engine import WorkerEngine
     from models_admin.catalog import DiskCatalog
     from models_admin.jobs import Jobs
-    from monitoring.hub import Hub
     from monitoring.telemetry import TelemetryWriter
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,6 @@ class Runtime:
         self.catalog: DiskCatalog | None = None
         self.engine: WorkerEngine | None = None
         self.jobs: Jobs | None = None
-        self._hub: Hub | None = None
         self._telemetry: TelemetryWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -59,7 +57,7 @@ class Runtime:
 
         settings = self.config.engine_settings(self.home)
         models = self.config.models
-        hub = self._hub = Hub()
+        hub = Hub()
         hub.tap(log_event)
         set_hub(hub)
         telemetry = self._telemetry = TelemetryWriter(hub, history_days=self.config.logging.history_days)
@@ -90,7 +88,7 @@ class Runtime:
         return set(self._tasks)
 
     async def drain(self) -> None:
-        """End all generation: politely for ``engine.drain_sec``, then by cancelling. Ends workers and jobs."""
+        """Cancel the jobs, then end all generation: politely for ``engine.drain_sec``, then by cancelling."""
         if self.jobs is not None:
             await self.jobs.stop()
         if self.engine is not None:
@@ -119,13 +117,12 @@ class Runtime:
         """Bring the demo model in the background where there is no model; ``done`` gets its id."""
         from lmx_site.demo import bring_demo
 
-        catalog, jobs, hub = self.catalog, self.jobs, self._hub
+        catalog, jobs = self.catalog, self.jobs
         assert catalog is not None
         assert jobs is not None
-        assert hub is not None
 
         async def bring() -> None:
-            name = await bring_demo(self.home, catalog, jobs, hub, say)
+            name = await bring_demo(self.home, catalog, jobs, say)
             if name is not None:
                 done(name)
 

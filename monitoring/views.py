@@ -190,14 +190,9 @@ def models_context() -> dict[str, Any]:
         "on_disk": [disk_payload(status) for status in statuses if status.id not in shown],
         "notices": notices,
         "told": told,
-        "jobs": running_jobs(),
+        "jobs": get_hub().cells(JOBS),
         "available": (latest(MEMORY, {}) or {}).get("available"),
     }
-
-
-def running_jobs() -> list[dict[str, Any]]:
-    """The jobs the hub knows of that are not over."""
-    return [job for job in get_hub().cells(JOBS) if job.get("state") in ("queued", "running", "failed")]
 
 
 def system_name() -> str:

@@ -1,8 +1,8 @@
 """The one function that serves a generation, whatever protocol it came by and whoever asks (API or page).
 
 Non-streamed: gather the events, give the body. Streamed: a *pump* task runs the generation and turns events into
-frames, the response's iterator hands over what has gathered (``backlog``). Two tasks, because only the iterator can write
-keep-alive comments while the engine is silent (loading, queue, prefill), and cancelling a wait inside the engine
+frames, the response's iterator hands over what has gathered (``backlog``). Two tasks, because only the iterator can
+write keep-alive comments while the engine is silent (loading, queue, prefill), and cancelling a wait inside the engine
 would cancel the request.
 
 Status: a stream's status stays open until the request has started or ``status_wait_s`` has passed, so that refusals

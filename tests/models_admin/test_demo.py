@@ -18,10 +18,11 @@ import pytest
 from inference.catalog import ModelRef
 from models_admin import demo_source, demo_worker
 from models_admin.catalog import DiskCatalog
-from models_admin.demo import demo_needed, describe, ensure_demo, main
+from models_admin.demo import demo_needed, ensure_demo, main
 from models_admin.job_child import JobError
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed, PlainRunner
+from models_admin.job_words import describe
 from models_admin.manifest import FileEntry, Manifest, sha256_file, write_manifest
 from tests.material import models_dir, nano_model, place
 

@@ -27,13 +27,18 @@ T = TypeVar("T")
 
 
 class Sink:
-    """Keeps domain events."""
+    """Keeps domain events, and what is shown by key."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, Any]]] = []
+        self.shown: dict[str | None, list[Any]] = {}
 
     def emit(self, kind: str, /, **fields: Any) -> None:
         self.seen.append((kind, fields))
+
+    def publish(self, topic: str, payload: Any, *, key: str | None = None) -> None:
+        assert topic == "jobs"
+        self.shown.setdefault(key, []).append(payload)
 
 
 class Watch:
@@ -141,6 +146,12 @@ async def test_a_row_tells_the_whole_story() -> None:
     assert job.started_at is not None
     assert job.finished_at is not None
     assert [kind for kind, _ in sink.seen] == ["job.started", "job.done"]
+    ((key, shown),) = sink.shown.items()
+    about = {"id": job.pk, "kind": "sum", "state": "running", "title": "1+2"}
+    assert key == str(job.pk)
+    assert shown[0] == {**about, "done": 0, "total": 0, "message": "starting"}
+    assert shown[-2] == {**about, "done": 1000, "total": 1000, "message": "counting 1000 of 1000 steps"}
+    assert shown[-1] is None
 
 
 @pytest.mark.django_db(transaction=True)
