@@ -2,17 +2,22 @@
 
 Log records carry facts in ``extra={"fields": {...}}`` and the id of the request they belong to. Prompt and answer
 text never comes here; messages of validation errors quote their input, so tracebacks leave them out.
+
+A thread of its own writes: a slow disk or terminal must not hold up the event loop, and with it every stream. Lines
+wait for it in a queue; when that is full they are dropped, and a line says how many.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import queue
 import sys
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
+from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ from lmx_site.observe import request_id
 
 _FILE_BYTES = 20 * 1024 * 1024
 _FILES = 5
+_WAITING = 10_000
 CHATTY = ("daphne", "asyncio", "django.request", "django.security", "django.channels.server", "urllib3", "httpx")
 _QUOTING = ("ValidationError",)
 
@@ -50,7 +56,7 @@ class JsonFormatter(_Safe):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if (identity := request_id.get()) is not None:
+        if (identity := _request_of(record)) is not None:
             entry["request"] = identity
         entry.update(getattr(record, "fields", None) or {})
         if record.exc_info:
@@ -66,9 +72,14 @@ class TextFormatter(_Safe):
         line = f"{moment[:23]} {record.levelname:<7} {record.name}: {_one_line(record.getMessage())}"
         fields = getattr(record, "fields", None) or {}
         line += "".join(f" {name}={value}" for name, value in fields.items() if name in ("client", "model", "ms"))
-        if (identity := request_id.get()) is not None:
+        if (identity := _request_of(record)) is not None:
             line += f" [{identity}]"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _request_of(record: logging.LogRecord) -> str | None:
+    identity: str | None = getattr(record, "request_id", None)
+    return identity
 
 
 def _one_line(text: str) -> str:
@@ -76,8 +87,53 @@ def _one_line(text: str) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
-def set_up(section: LoggingSection, file: Path) -> None:
-    """Send all loggers of this process to ``file`` and stderr."""
+class _Sender(QueueHandler):
+    """Puts records into the queue as they are, with the request they belong to. ``lost`` counts what found it full."""
+
+    def __init__(self, waiting: queue.Queue[Any]) -> None:
+        super().__init__(waiting)
+        self.lost = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        record = copy.copy(record)
+        record.msg, record.args = record.getMessage(), None  # now: what the arguments name may change
+        record.request_id = request_id.get()
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.lost += 1
+
+
+class LogWriter(QueueListener):
+    """The thread that writes. ``stop`` writes what waits; what is logged after it is written at once."""
+
+    def __init__(self, *handlers: logging.Handler, waiting: int = _WAITING) -> None:
+        self._waiting: queue.Queue[Any] = queue.Queue(waiting)
+        self.sender = _Sender(self._waiting)
+        super().__init__(self._waiting, *handlers, respect_handler_level=True)
+
+    def handle(self, record: logging.LogRecord) -> None:
+        lost, self.sender.lost = self.sender.lost, 0
+        if lost:
+            words = "%d lines were left out: they came faster than they could be written"
+            super().handle(logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (lost,), None))
+        super().handle(record)
+
+    def enqueue_sentinel(self) -> None:
+        self._waiting.put(None)  # waits for room, unlike the base's
+
+    def stop(self) -> None:
+        root = logging.getLogger()
+        if self.sender in root.handlers:
+            root.handlers[:] = self.handlers
+        super().stop()
+
+
+def set_up(section: LoggingSection, file: Path) -> LogWriter:
+    """Send all loggers of this process to ``file`` and stderr. The caller stops the writer at the end."""
     logging.raiseExceptions = False  # a full disk must not turn into failing requests
     handler = RotatingFileHandler(file, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8")
     handler.setFormatter(TextFormatter() if section.format == "text" else JsonFormatter())
@@ -85,10 +141,13 @@ def set_up(section: LoggingSection, file: Path) -> None:
     terminal.setFormatter(TextFormatter())
     terminal.setLevel(logging.INFO if sys.stderr.isatty() else logging.WARNING)
     root = logging.getLogger()
-    root.handlers[:] = [handler, terminal]
+    writer = LogWriter(handler, terminal)
+    writer.start()
+    root.handlers[:] = [writer.sender]
     root.setLevel(section.level)
     for name in CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(section.level)))
     # Statuses are in the access lines already; here only what a view raised.
     logging.getLogger("django.request").addFilter(lambda record: record.exc_info is not None)
     logging.getLogger("lmx.access").disabled = not section.access
+    return writer

@@ -62,26 +62,37 @@ def serve(config: Config, *, announce: Announce) -> int:
 
 
 def _run(config: Config, where: Places, lock: HomeLock, listener: socket.socket, announce: Announce) -> int:
-    home = lmx_home()
-    ensure_secret_key(home)
+    ensure_secret_key(lmx_home())
     set_config(config)
     access.set_keys(_keys(config))
     policy.set_policy(policy.make_policy(config.server.host, config.server.allowed_hosts, config.security.cors_origins))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lmx_site.settings")
     from lmx_site import logs
     from lmx_site.asgi import application
-    from lmx_site.daphne_server import LmxServer  # first of these: it installs the reactor
-    from lmx_site.lifecycle import stop_everything
     from lmx_site.runtime import Runtime as LiveRuntime
     from lmx_site.runtime import set_runtime
     from lmx_site.schema import migrate_if_needed
 
-    logs.set_up(config.logging, where.log_file)
-    for warning in where.warnings:
-        logger.warning("%s", warning)
-    migrate_if_needed()
-    runtime = LiveRuntime(config, home, where)
-    set_runtime(runtime)
+    writer = logs.set_up(config.logging, where.log_file)
+    try:
+        for warning in where.warnings:
+            logger.warning("%s", warning)
+        migrate_if_needed()
+        runtime = LiveRuntime(config, lmx_home(), where)
+        set_runtime(runtime)
+        failure = _run_loop(runtime, application, lock, listener, announce)
+        set_runtime(None)
+        return _exit_code(failure)
+    finally:
+        writer.stop()
+
+
+def _run_loop(
+    runtime: Runtime, application: Any, lock: HomeLock, listener: socket.socket, announce: Announce
+) -> BaseException | None:
+    """Serve until a signal; what kept it from starting, if anything did."""
+    from lmx_site.daphne_server import LmxServer
+    from lmx_site.lifecycle import stop_everything
 
     async def start() -> None:
         await runtime.start()
@@ -96,13 +107,12 @@ def _run(config: Config, where: Places, lock: HomeLock, listener: socket.socket,
         logger.info("stopping")
         if runtime.engine is not None:
             with suppress(OSError):  # the terminal may be gone; that is why we stop, then
-                announce(announcement.stopping(len(runtime.engine.in_flight()), config.engine.drain_sec))
+                announce(announcement.stopping(len(runtime.engine.in_flight()), runtime.config.engine.drain_sec))
         await stop_everything(runtime, answering)
 
     server = LmxServer(application, listener, on_start=start, on_stop=stop)
     server.run()
-    set_runtime(None)
-    return _exit_code(server.failure)
+    return server.failure
 
 
 def _keys(config: Config) -> access.Keys:

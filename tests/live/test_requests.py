@@ -40,6 +40,7 @@ def test_the_openai_client_streams(lmx_server: LiveServer) -> None:
         assert text == whole.choices[0].message.content
         with pytest.raises(openai.NotFoundError, match=MODEL):
             client.chat.completions.create(model="fake-b", messages=[{"role": "user", "content": "x"}])
+    until(lambda: '"POST"' in lmx_server.log, "the access line")
     line = next(entry for entry in map(json.loads, lmx_server.log.splitlines()) if entry.get("method") == "POST")
     assert (line["client"], line["model"], line["status"]) == ("bot-3", MODEL, 200)
 

@@ -142,7 +142,7 @@ def test_the_founding_configuration_starts_and_says_what_fell_back(start_server:
     server = start_server(home)
     assert "logging.file" in server.stderr
     assert "models.models_directory" in server.stderr
-    assert "serving" in server.log
+    until(lambda: "serving" in server.log, "the first line of the log")
     assert httpx.get(f"{server.url}/v1/models").json()["data"][0]["id"] == MODEL
     assert server.stop() == 0
 
