@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from inference.safetensors import BadSafetensors, Header, read_header
+from inference.safetensors import BadSafetensors, CutOff, Header, read_header
 
 MAX_JSON_BYTES = 32 * 1024 * 1024
 _INDEX = "model.safetensors.index.json"
@@ -22,6 +22,10 @@ _MAX_INTEGER = 1 << 24
 
 class Unusable(Exception):
     """The directory cannot be loaded; the message is the sentence to show."""
+
+
+class Incomplete(Unusable):
+    """Weights are not there, or not to their end, as in a download that did not finish."""
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -75,13 +79,15 @@ def read_weights(directory: Path, names: set[str]) -> list[Header]:
     """The headers of all weight files. Raises ``Unusable`` when one is missing or broken."""
     weights = weight_names(names)
     if not weights:
-        raise Unusable("there are no weights: no file is named model*.safetensors")
+        raise Incomplete("there are no weights: no file is named model*.safetensors")
     if _INDEX in names:
         _check_index(read_json(directory / _INDEX, _INDEX), names)
     headers: list[Header] = []
     for name in weights:
         try:
             headers.append(read_header(directory / name))
+        except CutOff as error:
+            raise Incomplete(f"{printable(name)} {error}") from error
         except BadSafetensors as error:
             raise Unusable(f"{printable(name)} {error}") from error
         except OSError as error:
@@ -99,7 +105,7 @@ def _check_index(index: Mapping[str, Any], names: set[str]) -> None:
     missing = sorted(wanted - names)
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise Unusable(f"a weight file is missing: {printable(missing[0])}{more} of {len(wanted)}")
+        raise Incomplete(f"a weight file is missing: {printable(missing[0])}{more} of {len(wanted)}")
 
 
 def integer(config: Mapping[str, Any], *names: str) -> int:

@@ -24,6 +24,10 @@ class BadSafetensors(Exception):
     """The file is not whole or not safetensors; the message says why, for people, without the file's name."""
 
 
+class CutOff(BadSafetensors):
+    """The file ends before its data does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """``data_bytes`` is the size of the tensors; ``bytes_by_dtype`` splits it by the format's dtype names."""
@@ -39,17 +43,17 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         prefix = file.read(8)
         if len(prefix) < 8:
-            raise BadSafetensors(f"is cut off: it has only {size} bytes")
+            raise CutOff(f"is cut off: it has only {size} bytes")
         length = int.from_bytes(prefix, "little")
         if length > MAX_HEADER_BYTES:
             raise BadSafetensors("is not a safetensors file")
         if 8 + length > size:
-            raise BadSafetensors(f"is cut off inside its header: {size} of {8 + length} bytes or more")
+            raise CutOff(f"is cut off inside its header: {size} of {8 + length} bytes or more")
         raw = file.read(length)
     header = _header(raw)
     expected = 8 + length + header.data_bytes
     if size < expected:
-        raise BadSafetensors(f"is cut off: {size} of {expected} bytes")
+        raise CutOff(f"is cut off: {size} of {expected} bytes")
     if size > expected:
         raise BadSafetensors(f"is longer than its header says: {size} instead of {expected} bytes")
     return header

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.model_files import (
+    Incomplete,
     Unusable,
     context_length,
     integer,
@@ -46,7 +47,10 @@ class FileFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Sizes in bytes; ``context_length`` in tokens, 0 when unknown; ``problem`` None when nothing speaks against it."""
+    """Sizes in bytes; ``context_length`` in tokens, 0 when unknown; ``problem`` None when nothing speaks against it.
+
+    ``incomplete``: the problem is one of weights that are not all there.
+    """
 
     architecture: str = ""
     quantization: str | None = None
@@ -57,6 +61,7 @@ class Facts:
     has_chat_template: bool = False
     files: tuple[FileFact, ...] = field(default=())
     problem: str | None = None
+    incomplete: bool = False
 
 
 def list_files(directory: Path) -> tuple[FileFact, ...]:
@@ -100,7 +105,7 @@ def read_facts(directory: Path, root: Path) -> Facts:
     try:
         headers = read_weights(directory, {file.name for file in files})
     except Unusable as problem:
-        return replace(facts, problem=str(problem))
+        return replace(facts, problem=str(problem), incomplete=isinstance(problem, Incomplete))
     facts = _from_headers(facts, config, headers)
     return replace(facts, problem=_obstacle(config, files))
 

@@ -11,7 +11,7 @@ from models_admin.facts import Facts, read_facts
 from models_admin.manifest import NAME, Manifest, read_manifest
 from models_admin.scan import Found
 
-_READER_VERSION = 1
+_READER_VERSION = 2
 _SALT = f"{_READER_VERSION}.{zlib.crc32(' '.join(sorted(supported_architectures() or ())).encode()):x}"
 """Changes when other facts would be read from the same files: a new reader, another mlx-lm."""
 
@@ -64,7 +64,8 @@ def examine(found: Found) -> Row:
     facts = read_facts(found.path, found.root)
     manifest = read_manifest(found.path)
     if manifest is None:
-        return Row(replace(found, files=()), facts, "adopted", facts.problem)
+        state: DiskState = "partial" if facts.incomplete else "adopted"
+        return Row(replace(found, files=()), facts, state, facts.problem)
     hashes = {name: entry.sha256 for name, entry in manifest.files.items()}
     state, complaint = _compare(found, manifest)
     found = replace(found, source=manifest.source, files=())

@@ -89,11 +89,13 @@ async def test_broken_directories_are_listed_with_their_reason(tmp_path: Path) -
     broken_models(tmp_path)
     place(nano_model(), tmp_path / "good")
     async with opened(tmp_path) as catalog:
-        problems = {ref.id: ref.problem for ref in catalog.all()}
+        refs = catalog.all()
+    problems = {ref.id: ref.problem for ref in refs}
     assert problems.pop("good") is None
     assert problems.pop("nan-weights") is None
     assert set(problems) == {"truncated", "unknown-architecture", "bad-config", "missing-weight-file"}
     assert "cut off" in (problems["truncated"] or "")
+    assert {ref.id for ref in refs if ref.disk_state == "partial"} == {"truncated", "missing-weight-file"}
     assert "perceptron9000" in (problems["unknown-architecture"] or "")
 
 
