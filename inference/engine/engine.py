@@ -75,7 +75,7 @@ class _Holding:
 def _public(error: LmxError) -> str:
     """A refusal as logs and pages may know it: what quotes the request's own words is told to its client alone."""
     if error.code == InvalidRequest.code:
-        return f"refused: {error.param or 'the request'}"
+        return f"its {error.param} cannot be used" if error.param else "it cannot be used"
     return error.message
 
 

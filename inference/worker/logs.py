@@ -61,6 +61,7 @@ def install() -> None:
     root = logging.getLogger()
     root.handlers[:] = [_handler]
     root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)
 
 
 def seal() -> None:

@@ -78,4 +78,4 @@ async def test_a_refusal_that_quotes_the_request_is_told_to_its_client_alone(wor
     await world.begin()
     with pytest.raises(InvalidRequest, match="the fake model refuses this prompt"):
         await world.ask("a", prepare_error="refuse")
-    assert world.events.of("request.refused")[0]["message"] == "refused: messages"
+    assert world.events.of("request.refused")[0]["message"] == "its messages cannot be used"

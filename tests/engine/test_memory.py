@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from inference.engine.contract import MemoryReading
+from inference.engine.memory import MemoryWatch
+from inference.engine.settings import EngineSettings
 from inference.errors import InsufficientMemory, ModelUnavailable
 from inference.ipc import Finished
 from tests.engine.conftest import GIB, World, collect, last, until
@@ -146,3 +150,41 @@ async def test_waiting_for_memory_has_an_end(world: World) -> None:
     gate.open()
     await collect(running)
     assert world.status("big").queued == 0
+
+
+class Machine:
+    """96 GiB, 60 of them free, a GPU limit; ``broken`` makes it fail."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def read(self) -> MemoryReading:
+        if self.broken:
+            raise OSError("no such device")
+        return MemoryReading(96 * GIB, 60 * GIB, 36 * GIB, 72 * GIB)
+
+    def footprint(self, pid: int) -> int:
+        return pid * GIB
+
+
+async def test_a_cap_makes_the_machine_small_and_our_own() -> None:
+    watch = MemoryWatch(Machine(), EngineSettings(Path(), memory_cap_bytes=10 * GIB))
+    await watch.measure([1, 3])
+    assert watch.reading == MemoryReading(10 * GIB, 6 * GIB, 4 * GIB, 10 * GIB)
+    await watch.measure([11])  # past the cap, and it says so
+    assert watch.reading == MemoryReading(10 * GIB, 0, 11 * GIB, 10 * GIB)
+    roomy = MemoryWatch(Machine(), EngineSettings(Path(), memory_cap_bytes=90 * GIB))
+    await roomy.measure([])
+    assert roomy.reading.available == 60 * GIB  # never more than the system says
+
+
+async def test_a_reading_that_fails_leaves_the_last_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    machine = Machine()
+    watch = MemoryWatch(machine, EngineSettings(Path()))
+    await watch.measure([1])
+    machine.broken = True
+    await watch.measure([1])
+    await watch.measure([1])
+    assert watch.reading.total == 96 * GIB
+    assert watch.footprints == {1: GIB}
+    assert caplog.text.count("reading the memory failed") == 1

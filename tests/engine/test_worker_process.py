@@ -279,6 +279,15 @@ def test_a_thread_that_dies_takes_the_process_with_it(worker: Worker) -> None:
     assert "after 0 steps" not in said
 
 
+def test_a_panic_while_stepping_ends_it_without_its_message(worker: Worker) -> None:
+    worker.load()
+    worker.start("r", '<<fake {"die_after": 1, "die": "panic"}>>')
+    assert worker.exit_code() == 4
+    said = everything_said(worker)
+    assert "the stepping loop ended: Panic" in said
+    assert "a panic in process " + str(worker.process.pid) not in said
+
+
 def test_what_libraries_log_about_requests_is_withheld(worker: Worker) -> None:
     worker.load()
     worker.send(ipc.Prepare("r", directed(prepare_error="chatter")))

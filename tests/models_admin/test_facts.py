@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inference.safetensors import BadSafetensors, read_header
 from models_admin.architectures import supported_architectures
 from models_admin.facts import fingerprint, list_files, read_facts
 from models_admin.kv_size import LONG_CONTEXT, kv_bytes_per_token
-from inference.safetensors import BadSafetensors, read_header
 from tests.material import broken_models, nano_model
 
 KEYS = (

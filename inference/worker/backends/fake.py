@@ -29,6 +29,7 @@ from inference.worker.backends.fake_script import (
     FIRST_WORD,
     GATE_POLL_S,
     WORDS,
+    Panic,
     Piece,
     Script,
     detokenize,
@@ -147,10 +148,6 @@ class Row:
     def cancel(self) -> list[ipc.Event]:
         done = [choice for choice, is_done in enumerate(self.done) if not is_done]
         return [self._finish(choice, "cancelled", min(self.at, len(self.answers[choice][0])), None) for choice in done]
-
-
-class Panic(BaseException):
-    """As the panics of Rust libraries: no ``Exception``."""
 
 
 class FakeBackend:

@@ -65,10 +65,14 @@ class Script(Struct, omit_defaults=True, forbid_unknown_fields=True):
     hold_after: int | None = None
     gate: str | None = None
     die_after: int | None = None
-    die: Literal["kill", "exit"] = "kill"
+    die: Literal["kill", "exit", "panic"] = "kill"
     fail_after: int | None = None
     fail_code: str = "internal_error"
     hang_after: int | None = None
+
+
+class Panic(BaseException):
+    """As the panics of Rust libraries: no ``Exception``."""
 
 
 def tokenize(text: str) -> list[int]:
@@ -118,9 +122,11 @@ def wait_at(gate: str | None) -> None:
             time.sleep(GATE_POLL_S)
 
 
-def die(how: Literal["kill", "exit"]) -> None:
+def die(how: Literal["kill", "exit", "panic"]) -> None:
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "panic":
+        raise Panic(f"a panic in process {os.getpid()}")
     os._exit(99)
 
 
