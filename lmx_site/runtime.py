@@ -67,12 +67,11 @@ class Runtime:
         catalog = DiskCatalog(self.places.roots, default_model=models.default_model, aliases=models.aliases)
         await catalog.refresh()
         self.catalog = catalog
-        reader = open_reader(settings.memory_cap_bytes)
-        self.engine = WorkerEngine(settings, catalog, reader, records=telemetry, events=hub)
+        self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
         set_engine(self.engine)
         deps.configure(catalog=catalog, events=hub, strict=self.config.server.strict, version=__version__)
-        sampler = Sampler(hub, self.engine, reader)
+        sampler = Sampler(hub, self.engine)
         self.background("sampler", sampler.run)
         self.background("catalog-scan", self._rescan)
 

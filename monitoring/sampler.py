@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import DatabaseError, connections
 
-from inference.engine.contract import Engine, MemoryReader, MemoryReading, ModelStatus
+from inference.engine.contract import Engine, ModelStatus
 from inference.ipc import Stats
 from inference.records import RequestRecord
 from monitoring import payloads
@@ -21,46 +21,41 @@ from monitoring.telemetry import decode_rate
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
-DEFAULT_PERCENT = 90.0
 COLOURS = 8
 
 
 class Sampler:
     """Publishes ``memory``, ``models``, ``catalog``, ``requests`` and ``status``. Belongs to the engine's loop.
 
-    Reading a large process's memory takes milliseconds, so the reader is called on a thread.
+    It reads no memory itself: the engine does, once a second, and decides on the same numbers.
     """
 
-    def __init__(self, hub: Hub, engine: Engine, reader: MemoryReader, *, period_s: float = PERIOD_S) -> None:
+    def __init__(self, hub: Hub, engine: Engine, *, period_s: float = PERIOD_S) -> None:
         self.hub = hub
         self.history = History()
         self._engine = engine
-        self._reader = reader
         self._period = period_s
         self._colours: dict[str, int] = {}
         self._catalog: list[DiskModel] = []
-        self._footprints: dict[str, int] = {}
         self._last_error = ""
 
     async def run(self) -> None:
-        """Sample until cancelled. A failing reading is logged once and tried again the next second."""
+        """Sample until cancelled. A failure is logged once and tried again the next second."""
         set_sampler(self)
         try:
             self.history.prepend(await asyncio.to_thread(_restore, self.history))
             while True:
                 started = time.monotonic()
-                await self._guarded_tick()
+                self._guarded_tick()
                 await asyncio.sleep(max(0.05, self._period - (time.monotonic() - started)))
         finally:
             set_sampler(None)
 
-    async def tick(self) -> None:
+    def tick(self) -> None:
         """Take one sample and publish it."""
-        pids = {status.id: status.pid for status in self._engine.models() if status.pid is not None}
-        reading, self._footprints = await asyncio.to_thread(self._read, pids)
         statuses, records = self._engine.models(), self._engine.in_flight()
         models = self.awake(statuses, records)
-        memory = self._memory(reading, models)
+        memory = self._memory(models)
         self.history.add(sample_of(memory))
         self.hub.publish(payloads.MEMORY, memory)
         self.hub.publish(payloads.MODELS, models)
@@ -79,9 +74,9 @@ class Sampler:
 
     # ------------------------------------------------------------------------------------------------------ inside
 
-    async def _guarded_tick(self) -> None:
+    def _guarded_tick(self) -> None:
         try:
-            await self.tick()
+            self.tick()
         except Exception as error:
             words = f"{type(error).__name__}: {error}"
             if words != self._last_error:
@@ -90,11 +85,8 @@ class Sampler:
         else:
             self._last_error = ""
 
-    def _read(self, pids: dict[str, int]) -> tuple[MemoryReading, dict[str, int]]:
-        return self._reader.read(), {model: self._reader.footprint(pid) for model, pid in pids.items()}
-
     def _model(self, status: ModelStatus, records: list[RequestRecord], latency: Latency | None) -> Model:
-        stats, footprint = status.stats or Stats(), self._footprints.get(status.id, 0)
+        stats, footprint = status.stats or Stats(), status.footprint_bytes
         weights, kv, cache = split(footprint, stats)
         mine = [record for record in records if record.model == status.id]
         return {
@@ -124,26 +116,20 @@ class Sampler:
             "chat": status.capabilities.chat if status.capabilities else False,
         }
 
-    def _memory(self, reading: MemoryReading, models: list[Model]) -> Memory:
-        percent, limit = self._limit(reading)
+    def _memory(self, models: list[Model]) -> Memory:
+        plan = self._engine.memory_plan()
         shares = [memory_share(model) for model in models if model["footprint"]]
         return {
             "at": round(time.time(), 3),
-            "total": reading.total,
-            "used": reading.used,
-            "available": reading.available,
-            "limit": limit,
-            "limit_percent": percent,
-            "gpu_limit": reading.gpu_limit,
-            "other": max(0, reading.used - sum(share["footprint"] for share in shares)),
+            "total": plan["total_bytes"],
+            "used": plan["used_bytes"],
+            "available": plan["available_bytes"],
+            "limit": plan["machine_limit_bytes"],
+            "limit_percent": plan["machine_limit_percent"],
+            "gpu_limit": plan["gpu_limit_bytes"],
+            "other": max(0, plan["used_bytes"] - sum(share["footprint"] for share in shares)),
             "models": shares,
         }
-
-    def _limit(self, reading: MemoryReading) -> tuple[float, int]:
-        """The owner's limit in percent and bytes, from the engine's plan where it says so."""
-        plan = self._engine.memory_plan()
-        percent = float(plan.get("machine_limit_percent", DEFAULT_PERCENT))
-        return percent, int(plan.get("machine_limit_bytes") or reading.total * percent / 100)
 
     def _status(self, memory: Memory, models: list[Model], records: list[RequestRecord]) -> Status:
         word, reasons = self._engine.health()

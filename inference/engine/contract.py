@@ -130,5 +130,9 @@ class Engine(Protocol):
         ...
 
     def memory_plan(self) -> dict[str, Any]:
-        """The two limits, what is free under each, reservations in flight: the numbers behind every refusal."""
+        """The two limits, what is free under each, reservations in flight: the numbers behind every refusal.
+
+        Always there, in bytes as of the last reading: ``total_bytes``, ``used_bytes``, ``available_bytes``,
+        ``machine_limit_bytes``, ``gpu_limit_bytes`` (None where there is none); and ``machine_limit_percent``.
+        """
         ...

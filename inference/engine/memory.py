@@ -27,6 +27,7 @@ class MemoryWatch:
         self._reader = reader
         self._settings = settings
         self._lock = asyncio.Lock()
+        self._failing = False
         self.reading = MemoryReading(total=0, available=0, used=0)
         self.footprints: Mapping[int, int] = {}
 
@@ -35,12 +36,16 @@ class MemoryWatch:
         return limits_of(self.reading, self._settings.max_memory_percent, self._settings.memory_reserve_bytes)
 
     async def measure(self, pids: list[int]) -> None:
-        """Read the machine and these processes. A reader that fails leaves the last values and a log line."""
+        """Read the machine and these processes. A reader that fails leaves the last values and one log line."""
         async with self._lock:
             try:
                 self.reading, self.footprints = await asyncio.to_thread(self._read, pids)
             except Exception:
-                log.exception("reading the memory failed")
+                if not self._failing:
+                    log.exception("reading the memory failed; it is tried again")
+                self._failing = True
+            else:
+                self._failing = False
 
     def _read(self, pids: list[int]) -> tuple[MemoryReading, dict[int, int]]:
         footprints = {pid: self._reader.footprint(pid) for pid in pids}
@@ -49,7 +54,7 @@ class MemoryWatch:
         if cap is not None:
             used = sum(footprints.values())
             gpu = None if reading.gpu_limit is None else min(reading.gpu_limit, cap)
-            reading = MemoryReading(cap, max(0, cap - used), used, gpu)
+            reading = MemoryReading(cap, min(reading.available, max(0, cap - used)), used, gpu)
         return reading, footprints
 
 

@@ -1,13 +1,12 @@
-"""An engine and a reader in memory, with the numbers and outcomes a test sets."""
+"""An engine in memory, with the numbers and outcomes a test sets."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from typing import Any, Literal
 
-from inference.engine.contract import Generation, MemoryReading, ModelStatus
+from inference.engine.contract import Generation, ModelStatus
 from inference.errors import LmxError, ModelNotFound
 from inference.ipc import Capabilities, GenerateRequest, Stats
 from inference.principal import Principal
@@ -25,7 +24,10 @@ def record(model: str = "org/one", **fields: Any) -> RequestRecord:
 
 
 class FakeEngine:
-    """Implements ``contract.Engine`` but for ``generate``. ``refuse`` makes the next load fail; ``gate`` holds it."""
+    """Implements ``contract.Engine`` but for ``generate``. ``refuse`` makes the next load fail; ``gate`` holds it.
+
+    ``broken`` is what ``memory_plan`` raises; ``failures`` counts how often it did.
+    """
 
     def __init__(self, *ids: str) -> None:
         self.statuses = {name: ModelStatus(name, "unloaded", weight_bytes=4 * GIB, context=32_768) for name in ids}
@@ -36,6 +38,8 @@ class FakeEngine:
         self.loads: list[str] = []
         self.cancelled: list[tuple[str, str]] = []
         self.word: Literal["healthy", "degraded", "error"] = "healthy"
+        self.broken: Exception | None = None
+        self.failures = 0
 
     async def start(self) -> None: ...
 
@@ -82,23 +86,9 @@ class FakeEngine:
         return self.word, []
 
     def memory_plan(self) -> dict[str, Any]:
-        return {"machine_limit_percent": 90.0, "machine_limit_bytes": 86 * GIB}
-
-
-class FakeReader:
-    """A machine of 96 GiB; ``footprints`` by pid. Each reading that fails adds one to ``failures``."""
-
-    def __init__(self) -> None:
-        self.reading = MemoryReading(96 * GIB, 60 * GIB, 36 * GIB, 72 * GIB)
-        self.footprints: dict[int, int] = {}
-        self.broken: Exception | None = None
-        self.failures = threading.Semaphore(0)
-
-    def read(self) -> MemoryReading:
+        """A machine of 96 GiB, of which 36 are in use."""
         if self.broken is not None:
-            self.failures.release()
+            self.failures += 1
             raise self.broken
-        return self.reading
-
-    def footprint(self, pid: int) -> int:
-        return self.footprints.get(pid, 0)
+        plan: dict[str, Any] = {"total_bytes": 96 * GIB, "used_bytes": 36 * GIB, "available_bytes": 60 * GIB}
+        return plan | {"machine_limit_percent": 90.0, "machine_limit_bytes": 86 * GIB, "gpu_limit_bytes": 72 * GIB}

@@ -1,4 +1,4 @@
-"""Readings: this Linux for real, cgroup limits and macOS from recorded values, and the small machine for tests."""
+"""Readings: this Linux for real, cgroup limits and macOS from recorded values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from inference.engine.contract import MemoryReading
 from monitoring.readings import open_reader
 from monitoring.readings.linux import LinuxReader
 from monitoring.readings.macos import MacReader, RusageInfoV0, VmPages, VmStatistics64, gpu_limit, used_bytes
-from monitoring.readings.recorded import RecordedReader, record
 
 GIB = 1024**3
 MIB = 1024**2
@@ -48,21 +47,6 @@ def test_a_process_that_is_gone_has_no_footprint() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert open_reader().footprint(child.pid) == 0
-
-
-@linux_only
-def test_a_small_machine_holds_only_our_children() -> None:
-    reader = open_reader(cap_bytes=200 * MIB)
-    assert reader.read() == MemoryReading(200 * MIB, 200 * MIB, 0, None)
-    program = "import sys; block = b'x' * (300 << 20); print('ready', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        reading = reader.read()
-        child.communicate()
-    assert reading.total == 200 * MIB
-    assert reading.used > 300 * MIB  # past the cap, and it says so
-    assert reading.available == 0
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -143,17 +127,3 @@ def test_the_structs_have_apples_layout() -> None:
     assert VmStatistics64.purgeable_count.offset == 88
     assert RusageInfoV0.phys_footprint.offset == 72
     assert ctypes.sizeof(RusageInfoV0) == 96
-
-
-def test_a_recording_plays_and_stays_on_its_last_line() -> None:
-    source = MacReader(RecordedMac(wired_limit_mb=None))
-    reader = RecordedReader([record(source, [4242]), '{"total": 8, "available": 6, "used": 2}'])
-    assert reader.read() == source.read()
-    assert reader.footprint(4242) == 18_253_611_008
-    assert reader.read() == reader.read() == MemoryReading(8, 6, 2, None)
-    assert reader.footprint(4242) == 0
-
-
-def test_an_empty_recording_is_refused() -> None:
-    with pytest.raises(ValueError):
-        RecordedReader(["", "\n"])

@@ -11,22 +11,20 @@ import pytest
 from inference.ipc import Stats
 from monitoring.hub import Hub
 from monitoring.sampler import Sampler, get_sampler, split
-from tests.monitoring.fakes import GIB, FakeEngine, FakeReader, record
+from tests.monitoring.fakes import GIB, FakeEngine, record
 
 
 class World:
     def __init__(self) -> None:
         self.hub = Hub()
         self.engine = FakeEngine("org/one", "org/two", "broken")
-        self.reader = FakeReader()
-        self.sampler = Sampler(self.hub, self.engine, self.reader)
+        self.sampler = Sampler(self.hub, self.engine)
         broken = self.engine.statuses["broken"]
         broken.state, broken.reason = "failed", "model.safetensors is truncated"
 
     def load(self, model: str, footprint: int, **stats: Any) -> None:
         status = self.engine.make_ready(model, **stats)
-        status.pid = 4000 + len(self.reader.footprints)
-        self.reader.footprints[status.pid] = footprint
+        status.footprint_bytes = footprint
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def world() -> World:
 
 async def test_it_works(world: World) -> None:
     world.load("org/one", 10 * GIB, kv_bytes=2 * GIB, cache_bytes=GIB, tokens_per_second=41.26)
-    await world.sampler.tick()
+    world.sampler.tick()
     memory = world.hub.latest("memory")
     share = memory["models"][0]
     assert (share["weights"], share["kv"], share["cache"]) == (7 * GIB, 2 * GIB, GIB)
@@ -50,7 +48,7 @@ async def test_it_works(world: World) -> None:
 
 async def test_only_models_that_are_awake_have_a_card(world: World) -> None:
     world.load("org/one", GIB)
-    await world.sampler.tick()
+    world.sampler.tick()
     assert [model["id"] for model in world.hub.latest("models")] == ["org/one"]
     assert [(model["id"], model["reason"]) for model in world.hub.latest("catalog")] == [
         ("broken", "model.safetensors is truncated"),
@@ -62,10 +60,10 @@ async def test_only_models_that_are_awake_have_a_card(world: World) -> None:
 async def test_the_catalog_is_published_when_it_changes_only(world: World) -> None:
     published: list[str] = []
     world.hub.tap(lambda topic, payload: published.append(topic))
-    await world.sampler.tick()
-    await world.sampler.tick()
+    world.sampler.tick()
+    world.sampler.tick()
     world.engine.statuses["org/two"].state = "loading"
-    await world.sampler.tick()
+    world.sampler.tick()
     assert published.count("catalog") == 2
     assert published.count("memory") == 3
 
@@ -79,7 +77,7 @@ async def test_requests_in_flight_show_where_they_are(world: World) -> None:
         ),
     ]
     world.engine.records[2].finished = None
-    await world.sampler.tick()
+    world.sampler.tick()
     requests = {request["id"]: request for request in world.hub.latest("requests")}
     assert [requests[name]["phase"] for name in "abc"] == ["queued", "prefill", "decode"]
     assert requests["b"]["prefill_done"] == 512
@@ -91,9 +89,9 @@ async def test_requests_in_flight_show_where_they_are(world: World) -> None:
 
 async def test_a_model_keeps_its_colour(world: World) -> None:
     world.load("org/two", GIB)
-    await world.sampler.tick()
+    world.sampler.tick()
     world.load("org/one", GIB)
-    await world.sampler.tick()
+    world.sampler.tick()
     assert {model["id"]: model["colour"] for model in world.hub.latest("models")} == {"org/two": 1, "org/one": 2}
 
 
@@ -107,7 +105,7 @@ def test_the_parts_of_a_footprint_add_up(kv: int, cache: int) -> None:
 @pytest.fixture
 async def running(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr("monitoring.sampler._restore", lambda history: [])
-    world.sampler = Sampler(world.hub, world.engine, world.reader, period_s=0.05)
+    world.sampler = Sampler(world.hub, world.engine, period_s=0.05)
     task = asyncio.create_task(world.sampler.run())
     yield world
     task.cancel()
@@ -115,14 +113,14 @@ async def running(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     assert get_sampler() is None
 
 
-async def test_it_goes_on_after_a_failing_reading(running: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_goes_on_after_a_failure(running: World, caplog: pytest.LogCaptureFixture) -> None:
     subscription = running.hub.subscribe(["memory"])
     async with asyncio.timeout(5):
         await anext(subscription)
         assert get_sampler() is running.sampler
-        running.reader.broken = OSError("no such device")
-        await asyncio.to_thread(running.reader.failures.acquire, timeout=5)
-        await asyncio.to_thread(running.reader.failures.acquire, timeout=5)
-        running.reader.broken = None
+        running.engine.broken = OSError("no such device")
+        while running.engine.failures < 2:
+            await asyncio.sleep(0.01)
+        running.engine.broken = None
         await anext(subscription)
     assert caplog.text.count("the sampler failed") == 1

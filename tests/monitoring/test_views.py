@@ -21,7 +21,7 @@ from monitoring import actions
 from monitoring.hub import Hub, get_hub, set_hub
 from monitoring.sampler import Sampler, set_sampler
 from monitoring.templatetags.lmx import milliseconds, out_of, size
-from tests.monitoring.fakes import GIB, FakeEngine, FakeReader, record
+from tests.monitoring.fakes import GIB, FakeEngine, record
 
 HTMX = {"HX-Request": "true"}
 
@@ -30,12 +30,12 @@ HTMX = {"HX-Request": "true"}
 async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngine]:
     """The parts that the runtime would start, with an engine in memory and one sample taken."""
     engine, hub = FakeEngine("org/one", "org/two", "org/<b>three"), Hub()
-    sampler = Sampler(hub, engine, FakeReader())
+    sampler = Sampler(hub, engine)
     monkeypatch.setattr(actions, "_actions", actions.Actions())
     set_engine(engine)
     set_hub(hub)
     set_sampler(sampler)
-    await sampler.tick()
+    sampler.tick()
     yield engine
     set_sampler(None)
     set_hub(None)
