@@ -115,6 +115,15 @@ async def test_the_list_shows_what_cannot_run_and_why(api: Api, engine: FakeEngi
     assert (broken["state"], broken["reason"]) == ("failed", "model.safetensors is truncated")
 
 
+async def test_the_list_has_the_last_words_of_a_worker_that_is_gone(api: Api, engine: FakeEngine) -> None:
+    lines = [f"line {number}" for number in range(30)]
+    status = engine.states["acme/tiny"]
+    status.recent_stderr = lines
+    assert (await api.get("/admin/models/list"))[1]["models"][0]["worker_output"] == []
+    status.state = "failed"
+    assert (await api.get("/admin/models/list"))[1]["models"][0]["worker_output"] == lines[-20:]
+
+
 async def test_loaded_models_and_status(api: Api, engine: FakeEngine) -> None:
     assert (await api.get("/admin/models/loaded"))[1] == {"models": []}
     await engine.load("acme/tiny", context=None, slots=None, pin=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -36,6 +37,25 @@ async def test_it_works(real: World) -> None:
     status = real.status("one")
     assert status.capabilities is not None
     assert status.context == 2048
+
+
+async def test_whole_through_vllm_mlx_one_request_at_a_time(world: World) -> None:
+    path = tiny_model()
+    world.catalog.refs["one"] = ModelRef("one", path, context_length=2048)
+    await world.begin(worker_backend="vllm_engine", heartbeat_s=1.0)
+    long = GenerateRequest(prompt="Once upon a time", max_tokens=1500, sampling=GREEDY)
+    first = await world.engine.generate("one", long, world.record("one"))
+    assert world.status("one").slots == 1
+    await until(lambda: first.record.completion_tokens > 3)
+    short = GenerateRequest(prompt="The sea", max_tokens=24, sampling=GREEDY)
+    waiting = asyncio.create_task(world.engine.generate("one", short, world.record("one")))
+    await until(lambda: world.status("one").queued == 1)
+    assert first.cancelled_at is None
+    first.cancel("owner")
+    finished = last(await collect(await waiting))
+    assert isinstance(finished, Finished)
+    assert finished.usage.completion_tokens == 24
+    assert last(await collect(first)).reason == "cancelled"  # type: ignore[union-attr]
 
 
 async def test_killed_mid_stream_and_loaded_again(real: World) -> None:

@@ -79,6 +79,11 @@ def test_an_empty_file_or_section_means_the_defaults(file: Path, text: str) -> N
     assert load_config(file, {}) == Config()
 
 
+def test_the_grace_of_a_cancel_reaches_the_engine(file: Path) -> None:
+    file.write_text("engine: {cancel_grace_sec: 7}")
+    assert load_config(file, {}).engine_settings(Path("/h")).cancel_grace_s == 7
+
+
 def test_a_missing_default_file_means_the_defaults_and_a_missing_named_one_is_a_problem(home: Path) -> None:
     assert load_config(None, {}) == Config()
     assert default_file({"LMX_CONFIG": "/x.yaml"}) == Path("/x.yaml")
