@@ -34,6 +34,7 @@ from inference.worker.outbox import Outbox
 
 _DEFAULT_BACKEND = "vllm_mlx"
 _REPORTED_PACKAGES = ("mlx", "mlx-lm", "vllm-mlx", "transformers")
+_VITAL_THREADS = {"socket", "prepare", "constrain", "embed", "text", "outbox", "stats", "signals", "drain"}
 _READ_BYTES = 256 * 1024
 _FLUSH_S = 5.0
 _STATS_S = 1.0
@@ -59,13 +60,17 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def _end_with_its_thread(arguments: threading.ExceptHookArgs) -> None:
-    """A thread met a defect that nobody caught: end the process, so that the web process starts another."""
+def _thread_ended(arguments: threading.ExceptHookArgs) -> None:
+    """A thread met a defect that nobody caught: end the process, so that the web process starts another.
+
+    Not for a library's own thread, which nobody here waits for.
+    """
+    name = arguments.thread.name if arguments.thread is not None else ""
     if arguments.exc_value is not None:
-        name = arguments.thread.name if arguments.thread is not None else "unknown"
-        logs.print_defect(f"the thread {name} ended", arguments.exc_value)
-    sys.stderr.flush()
-    os._exit(EXIT_DEFECT)
+        logs.print_defect(f"the thread {name or 'without a name'} ended", arguments.exc_value)
+    if name in _VITAL_THREADS:
+        sys.stderr.flush()
+        os._exit(EXIT_DEFECT)
 
 
 class WorkerProcess:
@@ -107,7 +112,7 @@ class WorkerProcess:
         ``os._exit`` because interpreter teardown with live accelerator threads aborts now and then.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.excepthook = _end_with_its_thread
+        threading.excepthook = _thread_ended
         logs.install()
         self._outbox.start()
         self._emit([ipc.Hello(ipc.PROTOCOL_VERSION, os.getpid(), installed_versions())])

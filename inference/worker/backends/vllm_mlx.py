@@ -208,7 +208,7 @@ class VllmMlxBackend:
     def _stepper(self, loaded: loading.LoadedModel, slots: int) -> Stepper:
         """Our core; for a model that it cannot run, vllm-mlx's engine. Building either runs the model a few times."""
         try:
-            return _tried(Core(loaded.model, slots=slots, weight_bytes=loaded.weight_bytes))
+            return _tried(Core(loaded.model, slots=slots, weight_bytes=loaded.weight_bytes), min(loaded.eos, default=0))
         except Exception as error:
             reason = f"one request at a time, through vllm-mlx's own engine: {one_line(error)}"
             self._emit([ipc.Log("warning", reason)])
@@ -250,10 +250,10 @@ class VllmMlxBackend:
         )
 
 
-def _tried(core: Core) -> Core:
+def _tried(core: Core, token: int) -> Core:
     """A first short answer, thrown away. The core's probe compares numbers; a cache may lack what its steps need."""
     greedy = ipc.Sampling(temperature=0.0)
-    core.submit(CoreRequest("trial", [0, 0, 0], 2, sampling=greedy))
+    core.submit(CoreRequest("trial", [token] * 3, 2, sampling=greedy))
     while core.busy:
         for event in core.step():
             if isinstance(event, RequestFailed):
