@@ -1,7 +1,8 @@
 """Models for tests and benchmarks: made once per machine, the same everywhere, without a network.
 
 ``tiny_model()`` and ``nano_model()`` give a directory that mlx-lm loads; ``broken_models(root)`` makes one directory
-per defect that a scan or a load must survive; ``models_dir(root)`` fills a models directory with good ones.
+per defect that a scan or a load must survive; ``models_dir(root)`` fills a models directory with good ones;
+``spoken_model(directory, pieces)`` makes one that says what it is told.
 Everything is made by a child process (``tests.material.make``), so that the caller imports neither MLX nor numpy.
 
 The random models never produce a special token, hence never stop by themselves (see ``make.weights``): their answers
@@ -21,13 +22,14 @@ from functools import cache
 from pathlib import Path
 
 from tests.material.broken import broken_models
+from tests.material.spoken import spoken_model
 
 EOS_TOKEN_ID = 2
 """``<|im_end|>`` of tiny and nano."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 
-__all__ = ["EOS_TOKEN_ID", "broken_models", "models_dir", "nano_model", "place", "tiny_model"]
+__all__ = ["EOS_TOKEN_ID", "broken_models", "models_dir", "nano_model", "place", "spoken_model", "tiny_model"]
 
 
 @cache
