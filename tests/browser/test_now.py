@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from tests.live.process import LiveServer
 
@@ -223,4 +223,36 @@ def test_a_page_that_is_too_old_says_so(context: BrowserContext, server: LiveSer
     page.get_by_role("button", name="Load into memory: bright", exact=True).or_(
         page.get_by_role("button", name="Unload from memory: bright")
     ).click()
+    expect(page.get_by_role("alert")).to_contain_text("Reload it")
+
+
+def press_on_a_page_that_is_too_old(page: Page) -> None:
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Load into memory: bright", exact=True).or_(
+        page.get_by_role("button", name="Unload from memory: bright")
+    ).click()
+
+
+@pytest.mark.parametrize("held", ["the answer", "the cards"])
+def test_a_refusal_is_seen_whatever_is_drawn_meanwhile(context: BrowserContext, server: LiveServer, held: str) -> None:
+    """A button is pressed while the cards are on their way; the answer comes before them, or after."""
+    page = context.new_page()
+    cards: list[Route] = []
+    answers: list[Route] = []
+    page.route("**/now/models", lambda route: cards.append(route))
+    with page.expect_request("**/now/models"):
+        page.goto(server.url)
+    page.evaluate("document.getElementById('models').dataset.old = 'yes'")
+    if held == "the answer":
+        page.route(re.compile("/now/(un)?load$"), lambda route: answers.append(route))
+    with page.expect_request(re.compile("/now/(un)?load$")):
+        press_on_a_page_that_is_too_old(page)
+    if held == "the cards":
+        expect(page.get_by_role("alert")).to_contain_text("Reload it")
+    with page.expect_response("**/now/models"):
+        cards[0].continue_()
+    page.unroute("**/now/models")
+    for answer in answers:
+        answer.continue_()
+    expect(page.locator("#models[data-old]")).to_have_count(0)
     expect(page.get_by_role("alert")).to_contain_text("Reload it")

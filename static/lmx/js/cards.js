@@ -12,8 +12,11 @@ const jobs = new Map();
 let latest = [];
 let drawn = null;
 let fetching = false;
+let skipped = false;
+let refused = null;
 
 const section = () => document.getElementById("models");
+const pressed = () => document.querySelector("#models .htmx-request"); // a button whose answer is on its way
 
 function changed(part, shape) {
   parts[part] = JSON.stringify(shape);
@@ -23,14 +26,23 @@ function changed(part, shape) {
 async function refresh() {
   const now = Object.values(parts).join("\n");
   if (drawn === null) drawn = now; // the server drew what is now known for the first time
-  if (now === drawn || fetching || document.querySelector("#models .htmx-request")) return;
+  if (now === drawn || fetching || pressed()) return;
   fetching = true;
   try {
+    skipped = false;
     await window.htmx.ajax("GET", section().dataset.refresh, { target: "#models", swap: "outerHTML" });
-    drawn = now;
+    if (!skipped) drawn = now;
   } finally {
     fetching = false;
   }
+}
+
+// A button pressed while the fragment was on its way must stay: its answer would find nobody. It brings a fragment, or
+// the end of its request has it fetched again.
+function keepPressed(event) {
+  if (event.detail.requestConfig.verb !== "get" || !pressed()) return;
+  event.detail.shouldSwap = false;
+  skipped = true;
 }
 
 function show(models) {
@@ -115,11 +127,18 @@ function fillJob(element, job) {
 
 // A button whose request was refused outright must not look as if nothing had been pressed.
 function complain(words) {
+  refused = words;
+  showRefusal();
+}
+
+// Again after every swap: a refusal stays until a button has worked.
+function showRefusal() {
+  section().querySelectorAll(":scope > .notice[data-refused]").forEach((old) => old.remove());
+  if (refused === null) return;
   const notice = document.createElement("div");
   notice.className = "notice";
   notice.setAttribute("role", "alert");
-  notice.textContent = words;
-  section().querySelectorAll(":scope > .notice[data-refused]").forEach((old) => old.remove());
+  notice.textContent = refused;
   notice.dataset.refused = "yes";
   section().prepend(notice);
 }
@@ -134,8 +153,15 @@ export function installCards() {
     refresh();
   });
   document.addEventListener("lmx:history", (event) => seed(event.detail));
-  document.addEventListener("htmx:afterSettle", fillAll);
-  document.addEventListener("htmx:afterRequest", refresh);
+  document.addEventListener("htmx:beforeSwap", keepPressed);
+  document.addEventListener("htmx:afterSettle", () => {
+    fillAll();
+    showRefusal();
+  });
+  document.addEventListener("htmx:afterRequest", ({ detail }) => {
+    if (detail.successful && detail.requestConfig.verb === "post") refused = null;
+    refresh();
+  });
   document.addEventListener("htmx:sendError", () => complain("The server cannot be reached; nothing was changed."));
   document.addEventListener("htmx:responseError", ({ detail }) =>
     complain(
