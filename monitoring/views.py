@@ -158,7 +158,10 @@ async def chat_stream(request: HttpRequest) -> HttpResponseBase:
     """A chat from the page: an OpenAI chat request in, the same server-sent events as ``/v1/chat/completions`` out."""
     try:
         call = openai.chat_call(request.body, principal_of(request), endpoint="/chat/stream")
-        return await serving.respond(call)
+        try:
+            return await serving.respond(call)
+        finally:
+            request.scope["lmx.model"] = call.record.model or call.model  # type: ignore[attr-defined] # for the log
     except LmxError as error:
         return error_response(error, request.path_info)
 

@@ -177,6 +177,14 @@ def test_the_chat_keeps_text_as_text_until_it_is_cleared(page: Page) -> None:
     expect(page.locator("#messages > li")).to_have_count(0)
 
 
+def test_the_chat_asks_soberly(page: Page) -> None:
+    loaded(page, "calm")
+    choose(page, "calm")
+    with page.expect_request("**/chat/stream") as sent:
+        ask(page, "hello")
+    assert (sent.value.post_data_json or {})["temperature"] == 0.7
+
+
 def test_shift_enter_starts_a_new_line(page: Page) -> None:
     box = page.locator("#chat-text")
     box.fill("one")

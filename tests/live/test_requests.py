@@ -45,6 +45,18 @@ def test_the_openai_client_streams(lmx_server: LiveServer) -> None:
     assert (line["client"], line["model"], line["status"]) == ("bot-3", MODEL, 200)
 
 
+def test_a_chat_of_the_page_is_logged_with_its_model(lmx_server: LiveServer) -> None:
+    with httpx.Client(base_url=lmx_server.url) as client:
+        assert client.get("/").status_code == 200
+        token = {"X-CSRFToken": client.cookies["lmx_csrf"]}
+        answer = client.post("/chat/stream", json=chat("hello", stream=True), headers=token)
+        assert answer.text.endswith("data: [DONE]\n\n")
+        assert client.post("/chat/stream", json=chat("hello"), headers={}).status_code == 403
+    until(lambda: "/chat/stream" in lmx_server.log, "the access line")
+    line = next(entry for entry in map(json.loads, lmx_server.log.splitlines()) if entry.get("path") == "/chat/stream")
+    assert (line["client"], line["model"], line["status"]) == ("owner", MODEL, 200)
+
+
 def test_a_prompt_is_never_in_the_log(start_server: Start) -> None:
     server = start_server(LMX_LOGGING__LEVEL="DEBUG")
     secret = "xyzzy-plugh"

@@ -6,6 +6,7 @@ import { live } from "./live.js";
 import { events } from "./sse.js";
 
 const STORE = "lmx-chat";
+const TEMPERATURE = 0.7; // at the API's default of 1 a small model talks nonsense
 const byId = (id) => document.getElementById(id);
 
 function restore() {
@@ -101,7 +102,13 @@ class Chat {
     const response = await fetch(this.#root.dataset.url, {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-CSRFToken": csrfToken() },
-      body: JSON.stringify({ model: entry.model, messages: this.#history(), stream: true, stream_options: { include_usage: true } }),
+      body: JSON.stringify({
+        model: entry.model,
+        messages: this.#history(),
+        temperature: TEMPERATURE,
+        stream: true,
+        stream_options: { include_usage: true },
+      }),
       signal,
     });
     if (!response.ok) throw new Error(await refusal(response));
