@@ -1,4 +1,7 @@
-"""The ASGI application: HTTP through Django, websockets through the edge, and the lifespan of other servers."""
+"""The ASGI application: HTTP through Django, websockets through the edge.
+
+Starting and stopping is ``lmx_site.server``'s.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lmx_site.settings")
 django.setup(set_prefix=False)
 
 from lmx_site.edge import WebsocketEdge  # noqa: E402  # these import models, which need set-up apps
-from lmx_site.lifecycle import lifespan  # noqa: E402
 from lmx_site.observe import Observed  # noqa: E402
 from lmx_site.routing import websocket_application  # noqa: E402
 
@@ -20,6 +22,5 @@ application = ProtocolTypeRouter(
     {
         "http": Observed(ASGIHandler()),
         "websocket": WebsocketEdge(websocket_application),
-        "lifespan": lifespan,
     }
 )

@@ -1,9 +1,9 @@
-"""Start and stop of the runtime around the server's life, for daphne and for servers that speak ASGI's lifespan.
+"""The stop of the server: what ends when.
 
-The order of a stop, whoever asks for it: the engine refuses new requests and lets running ones finish; what is left
-after the drain limit is cancelled by the engine, so that every stream still gets its last frames; then the tasks that
-answer requests are given a moment to end, cancelled if they do not, and awaited; only then the rest of the runtime
-goes. Cancelling the outer task alone leaves Django's inner one alive, and CPython 3.11 then crashes at exit.
+The order: jobs are cancelled; the engine refuses new requests and lets running ones finish; what is left after the
+drain limit is cancelled by the engine, so that every stream still gets its last frames; then the tasks that answer
+requests are given a moment to end, cancelled if they do not, and awaited; only then the rest of the runtime goes.
+Cancelling the outer task alone leaves Django's inner one alive, and CPython 3.11 then crashes at exit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from lmx_site.runtime import Runtime, get_runtime
+from lmx_site.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -45,25 +45,3 @@ async def settle(tasks: Iterable[asyncio.Task[Any]], limit_s: float) -> None:
     waiting = [task for task in tasks if not task.done()]
     if waiting:
         await asyncio.wait(waiting, timeout=limit_s)
-
-
-async def lifespan(
-    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-) -> None:
-    """ASGI lifespan, for servers that have it; daphne has none and uses ``lmx_site.server``'s hooks."""
-    runtime = get_runtime()
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            try:
-                await runtime.start()
-            except Exception as error:
-                logger.exception("the runtime did not start")
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
-                return
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            await runtime.drain()
-            await runtime.stop()
-            await send({"type": "lifespan.shutdown.complete"})
-            return

@@ -47,7 +47,7 @@ async def test_load_that_fails_and_nobody_waits_for(
 
 
 async def test_load_that_does_not_fit(api: Api, engine: FakeEngine) -> None:
-    details = {"needed_bytes": 10, "free_bytes": 5, "evictable": ["other"]}
+    details = {"needed_bytes": 10, "free_bytes": 5, "unload": ["other"]}
     engine.load_error = InsufficientMemory("acme/tiny needs 10 bytes, 5 are free", details=details)
     status, body = await api.post("/admin/model/load", {"model_id": "acme/tiny"})
     assert status == 507

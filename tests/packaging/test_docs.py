@@ -40,8 +40,7 @@ def test_every_key_is_described_with_its_default(root: Path, section: str) -> No
 def test_links_between_documents_lead_somewhere(root: Path) -> None:
     for document in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", document.read_text(encoding="utf-8")):
-            if not target.endswith(".png"):
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
 def test_targets_that_are_named_exist(root: Path) -> None:
