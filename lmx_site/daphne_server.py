@@ -35,6 +35,7 @@ from zope.interface import implementer
 from inference.errors import BodyTooLarge, InternalError, InvalidRequest, LmxError
 from inference.protocols.errors import error_bytes
 from lmx_site.access import is_api
+from lmx_site.listen import SERVER_NAME
 from lmx_site.policy import MAX_BODY_BYTES
 
 logger = logging.getLogger(__name__)
@@ -226,7 +227,7 @@ class LmxServer(Server):
             maxMessagePayloadSize=self.websocket_max_message_size,
             maxFramePayloadSize=self.websocket_max_frame_size,
         )
-        self.server_name = ""
+        self.server_name = SERVER_NAME
         globalLogBeginner.beginLoggingTo([cast("Any", _TwistedErrors())], redirectStandardIO=False, discardBuffer=True)
         loop = reactor._asyncioEventloop
         asyncio.set_event_loop(loop)

@@ -13,6 +13,7 @@ import psutil
 
 from lmx_site.home import StartRefused
 
+SERVER_NAME = "opta-lmx"  # in the Server header of every answer
 _PROBE_S = 1.0
 _BACKLOG = 512
 
@@ -70,9 +71,12 @@ def holder(host: str, port: int) -> str:
     """Who listens there, as well as can be known: the program by what it answers, the process by its name."""
     target = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     process = _process_on(port)
-    if _answers(target, port, "/api/v0/models"):
+    name, has_models = _ask(target, port, "/v1/models")
+    if name == SERVER_NAME:  # first: it may speak LM Studio's own API as well
+        return "another Opta-LMX" + process
+    if _ask(target, port, "/api/v0/models")[1]:
         return "LM Studio" + process
-    if _answers(target, port, "/v1/models"):
+    if has_models:
         return "another OpenAI-compatible server" + process
     return "another program" + process
 
@@ -95,15 +99,17 @@ def _process_name(pid: int) -> str:
         return "a process"
 
 
-def _answers(host: str, port: int, path: str) -> bool:
-    """Whether a list of models comes back from ``path``."""
+def _ask(host: str, port: int, path: str) -> tuple[str | None, bool]:
+    """The program's name as the answer's ``Server`` header gives it, and whether a list of models came back."""
     connection = http.client.HTTPConnection(host, port, timeout=_PROBE_S)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
+        name = response.getheader("Server")
         content = json.loads(response.read(1024 * 1024))
     except (OSError, http.client.HTTPException, ValueError):
-        return False
+        return None, False
     finally:
         connection.close()
-    return response.status == 200 and isinstance(content, dict) and isinstance(content.get("data"), list)
+    has_models = isinstance(content, dict) and isinstance(content.get("data"), list)
+    return name, response.status == 200 and has_models

@@ -83,6 +83,15 @@ def test_a_taken_port_is_one_line_that_says_who(
     assert f"make serve PORT={port + 1}" in line
 
 
+@pytest.mark.parametrize("key", [{}, {"LMX_SECURITY__API_KEY": "k"}])
+def test_a_port_taken_by_another_home_s_server(start_server: Start, key: dict[str, str]) -> None:
+    first = start_server(**key)
+    line = refusal(start_server(wait=False, LMX_SERVER__PORT=str(first.port)))
+    assert f"port {first.port} is taken by another Opta-LMX" in line
+    assert f"pid {first.pid}" in line
+    assert first.stop() == 0
+
+
 def test_a_port_whose_owner_never_answers_does_not_hang(start_server: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
