@@ -223,44 +223,64 @@ def test_a_question_mark_lists_the_keys(page: Page) -> None:
     expect(page.locator("#keys")).to_be_hidden()
 
 
-def test_a_page_that_is_too_old_says_so(context: BrowserContext, server: LiveServer) -> None:
-    page = context.new_page()
-    page.goto(server.url)
-    expect(page.locator("#link")).to_have_attribute("data-link", "live")
-    context.clear_cookies()
-    page.get_by_role("button", name="Load into memory: bright", exact=True).or_(
+def a_button(page: Page) -> Locator:
+    """One that loads or unloads."""
+    return page.get_by_role("button", name="Load into memory: bright", exact=True).or_(
         page.get_by_role("button", name="Unload from memory: bright")
-    ).click()
-    expect(page.get_by_role("alert")).to_contain_text("Reload it")
+    )
 
 
-def press_on_a_page_that_is_too_old(page: Page) -> None:
-    page.context.clear_cookies()
-    page.get_by_role("button", name="Load into memory: bright", exact=True).or_(
-        page.get_by_role("button", name="Unload from memory: bright")
-    ).click()
-
-
-@pytest.mark.parametrize("held", ["the answer", "the cards"])
-def test_a_refusal_is_seen_whatever_is_drawn_meanwhile(context: BrowserContext, server: LiveServer, held: str) -> None:
-    """A button is pressed while the cards are on their way; the answer comes before them, or after."""
+@pytest.fixture
+def cards(context: BrowserContext, server: LiveServer) -> tuple[Page, Route]:
+    """A page that is loaded but for its cards, which are drawn again when the route goes on."""
     page = context.new_page()
-    cards: list[Route] = []
-    answers: list[Route] = []
-    page.route("**/now/models", lambda route: cards.append(route))
+    held: list[Route] = []
+    page.route("**/now/models", lambda route: held.append(route))
     with page.expect_request("**/now/models"):
         page.goto(server.url)
+    expect(page.locator("#link")).to_have_attribute("data-link", "live")
     page.evaluate("document.getElementById('models').dataset.old = 'yes'")
-    if held == "the answer":
-        page.route(re.compile("/now/(un)?load$"), lambda route: answers.append(route))
-    with page.expect_request(re.compile("/now/(un)?load$")):
-        press_on_a_page_that_is_too_old(page)
-    if held == "the cards":
-        expect(page.get_by_role("alert")).to_contain_text("Reload it")
+    return page, held[0]
+
+
+def let_in(page: Page, cards: Route) -> None:
     with page.expect_response("**/now/models"):
-        cards[0].continue_()
+        cards.continue_()
     page.unroute("**/now/models")
-    for answer in answers:
-        answer.continue_()
+
+
+ACTION = re.compile("/now/(un)?load$")
+
+
+def test_a_page_that_is_too_old_says_so_and_goes_on_saying_it(cards: tuple[Page, Route]) -> None:
+    page, route = cards
+    page.context.clear_cookies()
+    a_button(page).click()
+    expect(page.get_by_role("alert")).to_contain_text("Reload it")
+    let_in(page, route)
     expect(page.locator("#models[data-old]")).to_have_count(0)
     expect(page.get_by_role("alert")).to_contain_text("Reload it")
+
+
+def test_cards_that_arrive_before_the_answer_do_not_take_it_away(cards: tuple[Page, Route]) -> None:
+    page, route = cards
+    page.context.clear_cookies()
+    answers: list[Route] = []
+    page.route(ACTION, lambda answer: answers.append(answer))
+    with page.expect_request(ACTION):
+        a_button(page).click()
+    let_in(page, route)
+    answers[0].continue_()
+    expect(page.get_by_role("alert")).to_contain_text("Reload it")
+    expect(page.locator("#models[data-old]")).to_have_count(0)
+
+
+def test_cards_that_arrive_while_a_button_is_held_down_do_not_take_it_away(cards: tuple[Page, Route]) -> None:
+    page, route = cards
+    a_button(page).hover()
+    page.mouse.down()
+    let_in(page, route)
+    with page.expect_response(ACTION) as answer:
+        page.mouse.up()
+    assert answer.value.ok
+    expect(page.locator("#models[data-old]")).to_have_count(0)

@@ -16,7 +16,7 @@ let skipped = false;
 let refused = null;
 
 const section = () => document.getElementById("models");
-const pressed = () => document.querySelector("#models .htmx-request"); // a button whose answer is on its way
+const pressed = () => document.querySelector("#models .htmx-request, #models button:active"); // it is being answered, or held down
 
 function changed(part, shape) {
   parts[part] = JSON.stringify(shape);
@@ -37,8 +37,8 @@ async function refresh() {
   }
 }
 
-// A button pressed while the fragment was on its way must stay: its answer would find nobody. It brings a fragment, or
-// the end of its request has it fetched again.
+// A button pressed while the fragment was on its way must stay: its click, or the answer, would find nobody. The answer
+// brings a fragment; otherwise it is fetched again afterwards.
 function keepPressed(event) {
   if (event.detail.requestConfig.verb !== "get" || !pressed()) return;
   event.detail.shouldSwap = false;
@@ -154,6 +154,7 @@ export function installCards() {
   });
   document.addEventListener("lmx:history", (event) => seed(event.detail));
   document.addEventListener("htmx:beforeSwap", keepPressed);
+  document.addEventListener("pointerup", () => setTimeout(refresh)); // after the click
   document.addEventListener("htmx:afterSettle", () => {
     fillAll();
     showRefusal();
