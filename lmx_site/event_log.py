@@ -9,6 +9,7 @@ logger = logging.getLogger("lmx.events")
 
 TOPIC = "events"
 _BAD_ENDINGS = ("died", "failed", "refused", "stopped", "pressure", "timeout", "not_returned")
+_REFUSALS_OF_OURS = ("insufficient_memory", "internal_error", "worker_died")  # the others are a client's own matter
 _PLAIN = ("seq", "at", "kind")
 
 
@@ -20,5 +21,12 @@ def log_event(topic: str, payload: Any) -> None:
     fields = {name: value for name, value in payload.items() if name not in _PLAIN and name != "message"}
     subject = f" {fields['model']}" if "model" in fields else ""
     sentence = payload.get("message") or payload.get("cause")
-    level = logging.WARNING if kind.endswith(_BAD_ENDINGS) else logging.INFO
-    logger.log(level, "%s%s%s", kind, subject, f": {sentence}" if sentence else "", extra={"fields": fields})
+    logger.log(
+        _level(kind, payload), "%s%s%s", kind, subject, f": {sentence}" if sentence else "", extra={"fields": fields}
+    )
+
+
+def _level(kind: str, payload: Any) -> int:
+    if kind == "request.refused":
+        return logging.WARNING if payload.get("code") in _REFUSALS_OF_OURS else logging.INFO
+    return logging.WARNING if kind.endswith(_BAD_ENDINGS) else logging.INFO

@@ -1,4 +1,6 @@
-"""Logging of the server process: one file in the configured format, warnings (and requests, on a terminal) to stderr.
+"""Logging of the server process: one file in the configured format, warnings also to stderr.
+
+The terminal belongs to the announcement, whose lines are there to be pasted: each request below it would push it away.
 
 Log records carry facts in ``extra={"fields": {...}}`` and the id of the request they belong to. Prompt and answer
 text never comes here; messages of validation errors quote their input, so tracebacks leave them out.
@@ -139,7 +141,7 @@ def set_up(section: LoggingSection, file: Path) -> LogWriter:
     handler.setFormatter(TextFormatter() if section.format == "text" else JsonFormatter())
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setFormatter(TextFormatter())
-    terminal.setLevel(logging.INFO if sys.stderr.isatty() else logging.WARNING)
+    terminal.setLevel(logging.WARNING)
     root = logging.getLogger()
     writer = LogWriter(handler, terminal)
     writer.start()

@@ -135,6 +135,7 @@ def _announce(runtime: Runtime, url: str, say: Announce) -> None:
             say(line)
 
     show(announcement.lines(url, names, config.models.default_model, needs_key=needs_key))
+    say(f"Log: {runtime.places.log_file}")
     if names:
         return
     if config.models.demo:

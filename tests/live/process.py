@@ -56,8 +56,8 @@ class LiveServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._children: list[psutil.Process] = []
 
-    def launch(self) -> LiveServer:
-        """Start the process and return at once."""
+    def launch(self, terminal: int | None = None) -> LiveServer:
+        """Start the process and return at once; on that terminal, if given, in place of files that tests can read."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LMX_")}
         environment = {
             **kept,
@@ -74,8 +74,8 @@ class LiveServer:
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=self._out,
-            stderr=self._err,
+            stdout=self._out if terminal is None else terminal,
+            stderr=self._err if terminal is None else terminal,
         )
         return self
 

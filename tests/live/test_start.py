@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shlex
+import signal
 import socket
 import subprocess
 import threading
@@ -174,6 +176,28 @@ def test_a_model_to_load_at_start_that_is_absent_is_reported_and_the_others_load
     until(lambda: f"model.loaded {MODEL}" in server.log, "the other model to load")
     assert "auto_load.failed none-such" in server.stderr
     assert server.stop() == 0
+
+
+def test_on_a_terminal_nothing_pushes_the_announcement_away(home: Path) -> None:
+    fake_model(home)
+    main, terminal = pty.openpty()
+    server = LiveServer(home, {"LMX_LOGGING__LEVEL": "DEBUG"})
+    try:
+        server.launch(terminal)
+        until(lambda: (home / "run" / "server.json").exists(), "the server")
+        url = f"{server.url}/v1/chat/completions"
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
+        assert httpx.post(url, json=body).status_code == 200
+        assert httpx.post(url, json={**body, "model": "none"}).status_code == 404
+        assert server.stop(signal.SIGINT) == 0
+        assert "model.loaded" in server.log
+        shown = os.read(main, 65536).decode().splitlines()
+        assert shown[0].startswith("Opta-LMX")
+        assert shown[-2:] == [f"Log: {home}/logs/server.log", "Stopping"]
+    finally:
+        server.close()
+        os.close(main)
+        os.close(terminal)
 
 
 def test_the_lines_it_prints_work_when_pasted(lmx_server: LiveServer) -> None:
