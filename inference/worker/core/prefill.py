@@ -6,6 +6,7 @@ row's first step is an ordinary step of the batch it joins.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ _SMALLEST_CHUNK = 32
 _LARGEST_CHUNK = 2048
 _FIRST_CHUNK = 512
 _IDLE_BUDGET_S = 0.5
-_WEIGHT_OF_NEW = 0.3
+_REMEMBERED = 12
 
 
 class ChunkSizer:
@@ -29,20 +30,23 @@ class ChunkSizer:
     then a stream's gap is at most doubled and prefill still has half of the device. With nothing decoding, as many as
     take half a second, so that a cancellation or a new request never waits for long. Sizes are powers of two, so that
     the device sees few shapes.
+
+    Of the last few measurements the fastest counts: what makes one slower (kernels compiled for a new shape, which
+    takes seconds on CUDA; another program's turn) says nothing of the next, and would leave tiny chunks behind.
     """
 
     def __init__(self, budget_s: float, largest: int = _LARGEST_CHUNK) -> None:
         self._budget_s = budget_s
         self._largest = largest
-        self._token_s: float | None = None
-        self._step_s: float | None = None
+        self._token_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._step_s: deque[float] = deque(maxlen=_REMEMBERED)
 
     def size(self, decoding: bool) -> int:
         """Tokens of the next chunk."""
-        if self._token_s is None:
+        if not self._token_s:
             return min(_FIRST_CHUNK, self._largest)
-        seconds = max(self._budget_s, self._step_s or 0.0) if decoding else max(self._budget_s, _IDLE_BUDGET_S)
-        wanted = seconds / max(self._token_s, 1e-9)
+        seconds = max(self._budget_s, self._step()) if decoding else max(self._budget_s, _IDLE_BUDGET_S)
+        wanted = seconds / max(min(self._token_s), 1e-9)
         size = _SMALLEST_CHUNK
         while size * 2 <= wanted and size * 2 <= self._largest:
             size *= 2
@@ -50,18 +54,18 @@ class ChunkSizer:
 
     def saw_step(self, seconds: float) -> None:
         """A step without a chunk beside it took this long."""
-        self._step_s = _blend(self._step_s, seconds)
+        self._step_s.append(seconds)
 
     def saw_chunk(self, tokens: int, seconds: float, *, beside_step: bool) -> None:
         """A chunk of ``tokens`` took this long, together with a decode step or alone."""
         if beside_step:
-            seconds -= min(self._step_s or 0.0, 0.9 * seconds)
+            seconds -= min(self._step(), 0.9 * seconds)
         if tokens >= _SMALLEST_CHUNK:
-            self._token_s = _blend(self._token_s, seconds / tokens)
+            self._token_s.append(seconds / tokens)
 
-
-def _blend(old: float | None, new: float) -> float:
-    return new if old is None else old + _WEIGHT_OF_NEW * (new - old)
+    def _step(self) -> float:
+        """Seconds of a decode step alone, 0 while unknown."""
+        return min(self._step_s, default=0.0)
 
 
 class PrefillJob:

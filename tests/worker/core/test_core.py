@@ -276,6 +276,9 @@ def test_chunk_sizes_follow_measured_time() -> None:
     for _ in range(30):
         sizer.saw_step(0.250)
     assert sizer.size(decoding=True) == 2048
+    sizer.saw_chunk(32, 4.0, beside_step=True)
+    sizer.saw_chunk(512, 9.0, beside_step=True)
+    assert sizer.size(decoding=True) == 2048, "compiling kernels for a new shape is not the speed of the next chunk"
     slow = ChunkSizer(0.040, 2048)
     slow.saw_chunk(512, 5.12, beside_step=False)
     assert slow.size(decoding=True) == 32
