@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     home = tmp_path_factory.mktemp("home")
     for name in ("calm", "bright"):
         fake_model(home, name, eat_bytes=100 * MIB, tokens=200, context=4096)
-    fake_model(home, "held", load_gate=str(home / "gate"))
+    fake_model(home, "held", load_steps=3, load_gate=str(home / "gate"))
     server = LiveServer(home, {"LMX_MEMORY__RESERVE_MB": "0"})
     server.start()
     yield server

@@ -145,7 +145,8 @@ def test_a_request_says_that_it_waits_for_the_load(page: Page, server: LiveServe
     choose(page, "held")
     answer = ask(page, "hello")
     expect(page.locator("#flight [data-f='phase']")).to_have_text("waits for the load")
-    expect(card(page, "held", "loading")).to_be_visible()
+    # Its weights are all there, and still it is not ready.
+    expect(card(page, "held", "loading").locator("[data-f='load']")).to_have_text("warming up")
     (server.home / "gate").touch()
     expect(answer.locator(".figures")).to_contain_text("TTFT")
     expect(page.locator("#flight tr")).to_have_count(0)

@@ -215,6 +215,16 @@ async def test_a_model_that_leaves_does_not_claim_to_stay(client: AsyncClient, e
     assert "stays until memory is needed" not in page
 
 
+async def test_a_load_says_what_it_does(client: AsyncClient, engine: FakeEngine) -> None:
+    for progress, words in (
+        ({"load_phase": "import"}, ">starting<"),
+        ({"load_phase": "weights", "load_done": 60 << 20, "load_total": 120 << 20}, ">60 MB of 120 MB<"),
+        ({"load_phase": "warmup", "load_done": 0, "load_total": 0}, ">warming up<"),
+    ):
+        engine.statuses["org/one"] = replace(engine.statuses["org/one"], state="loading", **progress)
+        assert words in await text(client)
+
+
 async def test_the_demo_shows_its_progress(client: AsyncClient, engine: FakeEngine) -> None:
     engine.statuses.clear()
     job = {"id": 1, "kind": "demo", "state": "running", "title": "SmolLM2", "done": 60 << 20, "total": 120 << 20}

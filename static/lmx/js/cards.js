@@ -5,7 +5,7 @@ import { duration, milliseconds, size, thousands, write } from "./format.js";
 import { live } from "./live.js";
 
 const SPARK_POINTS = 60;
-const PHASES = { warmup: "warming up" };
+const PHASES = { weights: "reading the weights", warmup: "warming up", tokenizer: "warming up" };
 const rates = new Map();
 const parts = { models: "", catalog: "", notices: "", jobs: "" };
 const jobs = new Map();
@@ -79,13 +79,19 @@ function fill(card, model) {
   put("rate", model.tokens_per_second.toFixed(0));
   put("ttft", milliseconds(model.ttft_ms));
   put("context", contextWords(model));
-  put("load", model.load_total ? `${loadPercent(model)} % · ${size(model.load_done)} of ${size(model.load_total)}` : (PHASES[model.load_phase] ?? model.load_phase ?? "starting"));
+  put("load", loadWords(model));
   const progress = card.querySelector('[data-f="progress"]');
   if (progress && model.load_total) Object.assign(progress, { max: model.load_total, value: model.load_done });
   drawSpark(card.querySelector(".spark polyline"), rates.get(model.id));
 }
 
-const loadPercent = (model) => Math.floor((100 * model.load_done) / model.load_total);
+// The weights may be all there while the model is not: its first pass takes seconds.
+function loadWords(model) {
+  const percent = Math.floor((100 * model.load_done) / model.load_total);
+  if (percent >= 99) return PHASES.warmup;
+  if (model.load_total) return `${percent} % · ${size(model.load_done)} of ${size(model.load_total)}`;
+  return PHASES[model.load_phase] ?? "starting";
+}
 
 function memoryWords(model) {
   const besides = model.kv + model.cache;
