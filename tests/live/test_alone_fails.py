@@ -74,7 +74,13 @@ def test_what_is_refused_touches_nobody(server: LiveServer) -> None:
             assert answer.status_code == 400, (case, answer.text)
             error = answer.json()["error"]
             assert error["message"], case
-            assert error["param"] or error["code"] == "context_length_exceeded", case
+            if error["code"] == "context_length_exceeded":
+                assert error["context"] == 2048
+                assert error["prompt_tokens"] > 2048
+                assert "2048" in error["message"]
+                assert str(error["prompt_tokens"]) in error["message"]
+            else:
+                assert error["param"], case
     assert [stream.whole() for stream in beside] == [alone] * 3
 
 

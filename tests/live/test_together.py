@@ -136,6 +136,21 @@ def test_together_as_alone(server: LiveServer, model: str) -> None:
             assert wholes[index].result() == alone[index], f"request {index}"
 
 
+def test_json_is_streamed_as_it_is_decoded_and_never_repaired(server: LiveServer) -> None:
+    """Cut at every length, it is a beginning of the whole text, and says that it was cut."""
+    body = BODIES[14] | {"model": "tiny"}
+    [(text, _, reason)], usage = whole(server, body)
+    assert (reason, set(json.loads(text))) == ("stop", {"ok", "n"})
+    tokens = usage["completion_tokens"]
+    for length in (1, 3, tokens // 2, tokens - 2):
+        [(cut, _, reason)], _ = streamed(server, body | {"max_tokens": length})
+        assert text.startswith(cut)
+        assert (cut != text, reason) == (True, "length")
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body | {"stream": True}, timeout=60) as answer:
+        chunks = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
+    assert len([chunk for chunk in chunks if chunk["choices"][0]["delta"].get("content")]) > 3
+
+
 def test_each_parameter_did_something(server: LiveServer) -> None:
     answers = [whole(server, body | {"model": "tiny"})[0] for body in BODIES]
     content = [choices[0][0] for choices in answers]

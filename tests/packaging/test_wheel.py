@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.material import models_dir
+
 pytestmark = pytest.mark.slow
 
 LARGEST = 600 * 2**20
@@ -105,13 +107,16 @@ def server(environment: Path, home: Path) -> Iterator[tuple[str, subprocess.Pope
         watchdog.cancel()
 
 
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=GIVE_UP) as answer:
-        body: bytes = answer.read()
-    return body
+def fetch(url: str, body: object = None) -> bytes:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=GIVE_UP) as answer:
+        content: bytes = answer.read()
+    return content
 
 
 def test_it_serves_from_anywhere(root: Path, environment: Path, tmp_path: Path) -> None:
+    models_dir(tmp_path / "home" / "models", "nano")
     with server(environment, tmp_path / "home") as (url, process):
         assert json.loads(fetch(f"{url}/v1/models"))["object"] == "list"
         page = next(path for path in sorted((root / "static").rglob("*.css")))
@@ -119,5 +124,8 @@ def test_it_serves_from_anywhere(root: Path, environment: Path, tmp_path: Path) 
         assert b"<html" in fetch(f"{url}/")
         said = run([environment / "bin" / "lmx", "status", "--url", url]).stdout
         assert "no model is loaded" in said
+        body = {"model": "nano", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
+        answer = json.loads(fetch(f"{url}/v1/chat/completions", body))  # its worker too runs without a checkout
+        assert answer["usage"]["completion_tokens"] == 5
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
