@@ -32,8 +32,17 @@ def test_from_an_empty_home_to_a_streamed_answer(tmp_path: Path) -> None:
                 stream=True,
             )
             pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+            told = client.chat.completions.create(
+                model="default",
+                messages=[{"role": "user", "content": "Give me the capital of France as a JSON object."}],
+                temperature=0,
+                max_tokens=60,
+                response_format={"type": "json_object"},
+            ).choices[0]
         assert "Paris" in "".join(pieces)
         assert len([piece for piece in pieces if piece]) > 3
+        assert told.finish_reason == "length" or isinstance(json.loads(told.message.content or ""), dict)
+        assert (told.message.content or "").startswith("{")
         for start in ("curl ", "python3 "):
             line = next(line for line in server.stdout.splitlines() if line.startswith(start))
             said = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=True).stdout
