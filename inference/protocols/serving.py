@@ -263,7 +263,7 @@ class _Pump:
                 self._note(event, wording, tally)
             if self._waiter is None or self._waiter.done():
                 await asyncio.sleep(0)  # the reader has not caught up: let it
-            else:
+            elif self._backlog:  # not for a token whose text is held back
                 self._wake()
         self._backlog.frame(wording.end(tally.close()))
 

@@ -49,6 +49,21 @@ async def test_comments_flow_while_a_model_loads(engine: FakeEngine) -> None:
     assert payloads(rest)[-1] == "[DONE]"
 
 
+async def test_a_token_whose_text_is_held_back_writes_nothing(engine: FakeEngine) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    engine.scripts.append([[started()], first, [text("")], second, [text("x"), finished()]])
+    chunks = stream(streamed_call())
+    await anext(chunks)
+    following = asyncio.ensure_future(anext(chunks))
+    first.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not following.done()
+    second.set()
+    assert payloads(await following)[0]["choices"][0]["delta"]["content"] == "x"
+    assert b": keep-alive" not in b"".join([chunk async for chunk in chunks])
+
+
 async def test_a_refusal_after_the_status_is_a_frame(engine: FakeEngine) -> None:
     engine.load_gate = asyncio.Event()
     engine.scripts.append([ModelUnavailable("loading failed", retry_after=5)])
