@@ -81,9 +81,11 @@ def test_setup_again_installs_nothing(environment: Path) -> None:
 
 
 @contextmanager
-def server(environment: Path, home: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """``lmx serve`` on a free port, from ``/``; ready when it has said where it listens."""
-    env = {"PATH": os.environ["PATH"], "HOME": str(home.parent), "LMX_HOME": str(home), "LMX_MODELS__DEMO": "false"}
+def server(environment: Path, home: Path) -> Iterator[tuple[str, subprocess.Popen[str], list[str]]]:
+    """``lmx serve`` on a free port, from ``/``; ready when it has said where it listens. Its lines so far come last."""
+    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **pip}
+    env |= {"LMX_HOME": str(home), "LMX_MODELS__DEMO": "false", "LMX_MODELS__EXTRA_DIRECTORIES": "[]"}
     command = [str(environment / "bin" / "lmx"), "serve", "--port", "0"]
     process = subprocess.Popen(
         command, cwd="/", env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -99,7 +101,7 @@ def server(environment: Path, home: Path) -> Iterator[tuple[str, subprocess.Pope
                 break
         else:
             pytest.fail(f"lmx serve ended: {''.join(said)}")
-        yield json.loads((home / "run" / "server.json").read_text(encoding="utf-8"))["url"], process
+        yield json.loads((home / "run" / "server.json").read_text(encoding="utf-8"))["url"], process, said
     finally:
         process.kill()
         process.stdout.close()
@@ -117,7 +119,7 @@ def fetch(url: str, body: object = None) -> bytes:
 
 def test_it_serves_from_anywhere(root: Path, environment: Path, tmp_path: Path) -> None:
     models_dir(tmp_path / "home" / "models", "nano")
-    with server(environment, tmp_path / "home") as (url, process):
+    with server(environment, tmp_path / "home") as (url, process, _):
         assert json.loads(fetch(f"{url}/v1/models"))["object"] == "list"
         page = next(path for path in sorted((root / "static").rglob("*.css")))
         assert fetch(f"{url}/static/{page.relative_to(root / 'static')}") == page.read_bytes()
@@ -129,3 +131,13 @@ def test_it_serves_from_anywhere(root: Path, environment: Path, tmp_path: Path) 
         assert answer["usage"]["completion_tokens"] == 5
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
+
+
+def test_the_first_serve_installs_the_engine_after_saying_so(environment: Path, tmp_path: Path) -> None:
+    """Last in this file: what others need is taken away first."""
+    run([environment / "bin" / "python", "-m", "pip", "uninstall", "--quiet", "--yes", "vllm-mlx"])
+    assert "not installed" in run([environment / "bin" / "lmx", "version"]).stdout
+    with server(environment, tmp_path / "home") as (url, _, said):
+        assert said[0].startswith("Installing vllm-mlx 0.6.0")
+        assert json.loads(fetch(f"{url}/v1/models"))["data"] == []
+    assert "vllm-mlx 0.6.0" in run([environment / "bin" / "lmx", "version"]).stdout
