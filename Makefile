@@ -36,6 +36,7 @@ fix:
 
 bench:
 	@$(ENVIRONMENT) base test
+	@$(PY) -m tests.bench.peers
 	@$(PY) -m tests.bench $(ARGS)
 
 bench-gpu:
