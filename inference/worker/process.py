@@ -10,6 +10,7 @@ ends the process, because a worker without one of its threads answers pings and 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.metadata
 import os
@@ -160,6 +161,9 @@ class WorkerProcess:
         loaded.seconds = loaded.seconds or time.monotonic() - started
         loaded.backend = loaded.backend or backend.name
         self._backend = backend
+        # What loading made stays: a full collection that walks it again and again would hold up every stream.
+        gc.collect()
+        gc.freeze()
         self._emit([loaded])
         return backend
 
