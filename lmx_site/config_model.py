@@ -173,6 +173,9 @@ class SecuritySection(Section):
     cors_origins: list[Annotated[str, AfterValidator(_origin)]] = []
 
 
+_ENDING_S = 2.0
+
+
 class EngineSection(Section):
     """How models run."""
 
@@ -188,3 +191,8 @@ class EngineSection(Section):
     crash_window_sec: Seconds = 600
     backend: Literal["vllm_mlx", "vllm_engine", "fake"] | None = None
     worker_env: dict[Text, str] = {}
+
+    @property
+    def answers_sec(self) -> float:
+        """How long answers may run on when the server stops: what ``drain_sec`` leaves beside ending the processes."""
+        return self.drain_sec - min(_ENDING_S, self.drain_sec / 4)

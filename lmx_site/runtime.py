@@ -87,11 +87,11 @@ class Runtime:
         return set(self._tasks)
 
     async def drain(self) -> None:
-        """Cancel the jobs, then end all generation: politely for ``engine.drain_sec``, then by cancelling."""
+        """Cancel the jobs, then end all generation: politely for ``engine.answers_sec``, then by cancelling."""
         if self.jobs is not None:
             await self.jobs.stop()
         if self.engine is not None:
-            await self.engine.stop(self.config.engine.drain_sec)
+            await self.engine.stop(self.config.engine.answers_sec)
 
     async def stop(self) -> None:
         """End what is left, after ``drain``. Flushes the telemetry. Safe after a failed start."""

@@ -111,7 +111,7 @@ def _run_loop(
         logger.info("stopping")
         if runtime.engine is not None:
             with suppress(OSError):  # the terminal may be gone; that is why we stop, then
-                announce(announcement.stopping(len(runtime.engine.in_flight()), runtime.config.engine.drain_sec))
+                announce(announcement.stopping(len(runtime.engine.in_flight()), runtime.config.engine.answers_sec))
         await stop_everything(runtime, answering)
 
     server = LmxServer(application, listener, on_start=start, on_stop=stop)

@@ -66,7 +66,7 @@ def test_streams_that_do_not_finish_get_a_clean_end(
         assert stream.clean
         assert stream.lines[-1] == "data: [DONE]" or '"error"' in stream.lines[-1], stream.lines
     assert "Traceback" not in server.stderr
-    assert f"Stopping: {STREAMS} answers may run on for up to 0.5 s" in server.stdout
+    assert f"Stopping: {STREAMS} answers may run on for up to 0.375 s" in server.stdout
     assert not (server.home / "run" / "server.json").exists()
 
 

@@ -236,6 +236,7 @@ def test_variables_override_the_file_and_are_read_by_the_type_of_their_key(file:
         },
     )
     assert config.server.port == 1235
+    assert config.engine.answers_sec == 1.875, "a quarter of a short drain is for ending the processes"
     assert config.server.strict
     assert config.server.timeout_sec == 300
     assert config.security.api_key is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -213,12 +214,13 @@ class _Trial:
         return same and self._near(last[0], self._alone[1][2])
 
     def _near(self, found: mx.array, wanted: mx.array) -> bool:
-        tolerance = _EXACT_TOLERANCE if self._in_float32() else _ROUNDED_TOLERANCE
+        tolerance = _EXACT_TOLERANCE if self._in_float32 else _ROUNDED_TOLERANCE
         sound = mx.isfinite(wanted)
         spread = mx.maximum(mx.std(mx.where(sound, wanted, 0.0)), 1e-6)
         difference = mx.max(mx.where(sound, mx.abs(found - wanted), 0.0))
         return bool((difference <= tolerance * spread).item())
 
+    @cached_property
     def _in_float32(self) -> bool:
         caches = new_caches(self._model)
         self._model(mx.array([[1]]), cache=caches)
