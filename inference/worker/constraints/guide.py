@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from inference.errors import InvalidRequest, Unsupported
 from inference.ipc import OutputFormat
-from inference.worker.core.types import Bitmask
+from inference.worker.core.types import Bitmask, ConstraintError
 
 MAX_SOURCE_CHARACTERS = 1_000_000
 WHITESPACE = r"[ \n\r\t]{0,64}"
@@ -37,10 +37,6 @@ LIMITS: dict[str, Any] = {
 }
 _CACHED_GRAMMARS = 16
 _WORD_BITS = 32
-
-
-class ConstraintError(Exception):
-    """The grammar cannot go on: too much work for one token, or a contradiction that only decoding showed."""
 
 
 class Guide:
@@ -60,13 +56,14 @@ class Guide:
     def advance(self, token: int) -> None:
         if not self._matcher.consume_token(token):
             self._check()
-            raise ConstraintError(f"token {token} is not allowed here")
+            raise RuntimeError(f"token {token} is not allowed here")
 
     @property
     def finished(self) -> bool:
         return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
 
     def _check(self) -> None:
+        """The grammar may not go on: too much work for one token, or a contradiction that only decoding showed."""
         if self._matcher.is_error():
             raise ConstraintError(_first_line(self._matcher.get_error()))
 

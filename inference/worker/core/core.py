@@ -21,6 +21,7 @@ from inference.worker.core.placement import Placement
 from inference.worker.core.prefill import ChunkSizer, PrefillJob
 from inference.worker.core.rows import Row, Running
 from inference.worker.core.types import (
+    ConstraintError,
     CoreEvent,
     CoreRequest,
     CoreStats,
@@ -259,8 +260,12 @@ class Core:
                 self._life.fail_rows(batch.rows, error)
                 self._batches.remove(batch)
 
-    def _constraint_failed(self, row: Row, message: str) -> None:
-        self._life.fail(row.owner, "internal_error", message)
+    def _constraint_failed(self, row: Row, error: BaseException) -> None:
+        message = f"the output constraint failed: {error}"
+        if isinstance(error, ConstraintError):
+            self._life.fail(row.owner, "invalid_request", message, "response_format")
+        else:
+            self._life.fail(row.owner, "internal_error", message)
 
     def _prefill(self) -> None:
         """Queue one chunk; wait for it only where no stream is decoding."""
@@ -339,7 +344,7 @@ class Core:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic in a native matcher is no Exception
-            self._constraint_failed(row, f"the output constraint failed: {error}")
+            self._constraint_failed(row, error)
             return True
 
     # ------------------------------------------------------------------------------------------------ accounting

@@ -24,7 +24,7 @@ from inference.worker.core.types import Bitmask, RowRef, TokenLogprobs, Tokens
 
 _UNIFORMS_AHEAD = 64
 
-MaskFailure = Callable[[Row, str], None]
+MaskFailure = Callable[[Row, BaseException], None]
 """Told that a row's constraint raised or left no token to choose."""
 
 
@@ -271,13 +271,13 @@ def _mask_of(row: Row, words: int, vocab: int, failed: MaskFailure) -> Bitmask |
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in a native matcher is no Exception
-        failed(row, f"the output constraint failed: {error}")
+        failed(row, error)
         return None
     if vocab % 32:
         mask[-1] &= np.uint32((1 << (vocab % 32)) - 1)
     if mask.any():
         return mask
-    failed(row, "the output constraint allows no token here")
+    failed(row, RuntimeError("it allows no token here"))
     return None
 
 

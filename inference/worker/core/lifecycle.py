@@ -35,14 +35,14 @@ class Lifecycle:
         if not running.open_rows:
             self._forget(running)
 
-    def fail(self, running: Running, code: str, message: str) -> None:
+    def fail(self, running: Running, code: str, message: str, param: str | None = None) -> None:
         """Give a request its one last event, unless it had it."""
         if not running.open_rows:
             return
         for row in running.rows:
             row.alive = False
         running.open_rows = 0
-        self.events.append(RequestFailed(running.request.key, code, message))
+        self.events.append(RequestFailed(running.request.key, code, message, param))
         self._died()
         self._forget(running)
 

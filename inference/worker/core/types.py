@@ -118,6 +118,13 @@ class ChoiceFinished:
     completion_tokens: int
 
 
+class ConstraintError(Exception):
+    """What the request asked for cannot be kept, e.g. a schema that takes too much work: an invalid request.
+
+    Anything else that a constraint raises is a defect of ours.
+    """
+
+
 @dataclass(slots=True)
 class RequestFailed:
     """The last event of a whole request. ``code`` is one of ``inference.errors``' codes."""

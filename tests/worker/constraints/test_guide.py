@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 
 from inference.errors import InvalidRequest
 from inference.ipc import OutputFormat
-from inference.worker.constraints.guide import Compiler, ConstraintError, Guide
-from inference.worker.core.types import Bitmask
+from inference.worker.constraints.guide import Compiler, Guide
+from inference.worker.core.types import Bitmask, ConstraintError
 from tests.material import EOS_TOKEN_ID, nano_model
 
 PADDED = 576

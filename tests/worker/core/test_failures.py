@@ -10,7 +10,7 @@ from mlx_lm.models.cache import ConcatenateKVCache, KVCache
 
 from inference.ipc import Sampling
 from inference.worker.core.core import Core
-from inference.worker.core.types import CoreRequest, RequestFailed, Tokens
+from inference.worker.core.types import ConstraintError, CoreRequest, RequestFailed, Tokens
 from tests.worker.core.support import (
     VOCAB,
     Broken,
@@ -131,6 +131,17 @@ def test_a_constraint_that_fails_ends_its_request_alone(how: str, sampling: dict
     assert "constraint" in outcome.failures["bad"].message
     assert len(outcome.answers["bad", 0].tokens) == 3
     unharmed(outcome, core)
+
+
+def test_a_constraint_that_takes_too_much_work_is_the_request_s_fault() -> None:
+    class TooMuch(Broken):
+        def advance(self, token: int) -> None:
+            raise ConstraintError("this schema takes too much work")
+
+    outcome = run(Core(llama_model()), {0: [request("bad", constraints=[TooMuch("")]), *neighbours()]})
+    failure = outcome.failures["bad"]
+    assert (failure.code, failure.param) == ("invalid_request", "response_format")
+    assert "too much work" in failure.message
 
 
 def test_one_failing_choice_ends_all_choices_of_its_request_once() -> None:
