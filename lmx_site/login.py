@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from weakref import WeakValueDictionary
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
@@ -16,7 +17,15 @@ from lmx_site import access
 logger = logging.getLogger(__name__)
 
 _FAILURE_DELAY_S = 0.5  # guessing a key over the network costs time, one try after the other
-_guessing = asyncio.Lock()
+_guessing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+
+def guessing(address: str) -> asyncio.Lock:
+    """Held while a key from that address is tried: a stranger who guesses does not keep the owner waiting."""
+    lock = _guessing.get(address)
+    if lock is None:
+        lock = _guessing[address] = asyncio.Lock()
+    return lock
 
 
 @require_http_methods(["GET", "POST"])
@@ -28,7 +37,7 @@ async def login(request: HttpRequest) -> HttpResponseBase:
         return HttpResponseRedirect(target)
     if request.method == "GET":
         return render(request, "login.html", {"next": target, "wrong": False})
-    async with _guessing:
+    async with guessing(str(request.META.get("REMOTE_ADDR"))):
         if not access.login_matches(request.POST.get("key", "").strip(), keys):
             await asyncio.sleep(_FAILURE_DELAY_S)
             logger.warning("wrong key at the login form from %s", request.META.get("REMOTE_ADDR"))

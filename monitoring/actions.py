@@ -20,6 +20,7 @@ from monitoring.payloads import NOTICES, Notice
 log = logging.getLogger(__name__)
 
 GRACE_S = 0.3
+NOTICES_KEPT = 50
 
 
 class Actions:
@@ -79,6 +80,8 @@ class Actions:
         await get_engine().unload(model)
 
     def _note(self, model: str, action: Literal["load", "unload"], message: str, evict: list[str]) -> None:
+        while len(self._notices) >= NOTICES_KEPT:
+            self._notices.pop(next(iter(self._notices)))
         self._notices[model] = {
             "model": model,
             "action": action,

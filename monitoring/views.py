@@ -36,6 +36,7 @@ CONTENT_SECURITY_POLICY = (
 )
 SPANS = {300: 300, 3600: 720}
 EVENTS_SHOWN = 200
+LONGEST_NAME = 512
 
 View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponseBase]]
 
@@ -124,6 +125,8 @@ async def load(request: HttpRequest) -> HttpResponseBase:
     model = request.POST.get("model", "")
     if not model:
         return HttpResponseBadRequest("model is missing\n", content_type="text/plain")
+    if len(model) > LONGEST_NAME:
+        return HttpResponseBadRequest(f"model is over {LONGEST_NAME} characters\n", content_type="text/plain")
     await get_actions().load(model, request.POST.getlist("evict"))
     return _changed(request)
 

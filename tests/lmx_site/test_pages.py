@@ -7,6 +7,7 @@ from django.test import AsyncClient
 
 from lmx_site import access
 from lmx_site.access import Keys
+from lmx_site.login import guessing
 
 CSS = "/static/admin/css/base.css"
 
@@ -64,6 +65,16 @@ async def test_the_login_needs_the_csrf_token_and_the_right_key_and_gives_a_cook
 async def test_the_login_leads_nowhere_else(client: AsyncClient, target: str) -> None:
     response = await client.get("/login", {"next": target})
     assert response.headers["Location"] == "/"
+
+
+async def test_a_stranger_who_guesses_does_not_keep_the_owner_waiting(client: AsyncClient) -> None:
+    access.set_keys(Keys.of(None, "adm", trust_lan=False))
+    await client.get("/login")
+    form = {"csrfmiddlewaretoken": client.cookies["lmx_csrf"].value, "key": "adm"}
+    async with guessing("10.0.0.9"):
+        assert (await client.post("/login", form)).status_code == 302
+    async with guessing("10.0.0.9"):
+        assert guessing("10.0.0.9").locked(), "one try after the other for one who guesses"
 
 
 async def test_a_logout_forgets_the_cookie(client: AsyncClient) -> None:

@@ -156,6 +156,16 @@ async def test_a_notice_can_be_dismissed(client: AsyncClient, engine: FakeEngine
     assert "it is too large" not in (await press(client, "/now/dismiss", model="org/one")).content.decode()
 
 
+async def test_notices_and_names_are_bounded(client: AsyncClient, engine: FakeEngine) -> None:
+    engine.refuse = InsufficientMemory("it is too large")
+    for number in range(actions.NOTICES_KEPT + 5):
+        await actions.get_actions().load(f"org/{number}")
+        await actions.get_actions().settled()
+    kept = [notice["model"] for notice in actions.get_actions().notices()]
+    assert kept == [f"org/{number}" for number in range(5, actions.NOTICES_KEPT + 5)]
+    assert (await press(client, "/now/load", model="x" * 513)).status_code == 400
+
+
 async def test_a_defect_is_not_shown_as_a_traceback(
     client: AsyncClient, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
