@@ -79,7 +79,7 @@ class Request(WebRequest):
     _received = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Twisted would take forms apart before anybody has asked who sent them: 32 MiB of "a&" cost ten seconds.
+        # Twisted would take forms apart before anybody has asked who sent them: 32 MB of "a&" cost ten seconds.
         super().__init__(*args, **{**kwargs, "parsePOSTFormSubmission": False})
 
     # ---------------------------------------------------------------------------------------------------- receiving

@@ -11,7 +11,7 @@ import psutil
 
 from lmx_site.access import is_loopback
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_BODY_BYTES = 32_000_000
 # Containers reach this machine by these names, and no web page can own them (".internal" is reserved).
 _CONTAINER_NAMES = ("host.docker.internal", "host.containers.internal", "gateway.docker.internal")
 

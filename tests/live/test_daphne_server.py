@@ -96,7 +96,7 @@ def test_it_answers(toy: Callable[..., Toy]) -> None:
 
 
 def test_a_form_is_left_to_the_application(toy: Callable[..., Toy]) -> None:
-    """Twisted would take it apart first: 10 s for 32 MiB of fields, and its own answer to what is no form."""
+    """Twisted would take it apart first: 10 s for 32 MB of fields, and its own answer to what is no form."""
     server = toy()
     for kind in ("multipart/form-data", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"):
         answer = httpx.post(f"http://127.0.0.1:{server.port}/", content=b"abc", headers={"Content-Type": kind})

@@ -103,7 +103,7 @@ def test_a_cross_site_post_is_refused(lmx_server: LiveServer) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_33_megabytes_are_413(lmx_server: LiveServer, chunked: bool) -> None:
-    body = b"x" * (33 * 1024 * 1024)
+    body = b"x" * (33_000_000)
     content = iter([body[: 1 << 20]] * 33) if chunked else body
     headers = {"Content-Type": "application/json"}
     with httpx.Client() as client:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.http import HttpResponseBase
 from django.test import AsyncClient
 
@@ -113,6 +114,8 @@ async def test_a_delete_without_body_needs_no_type(client: AsyncClient) -> None:
 
 
 async def test_a_body_over_the_limit_is_413(client: AsyncClient) -> None:
+    assert policy.MAX_BODY_BYTES == settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    assert (await post(client, "/v1/nope", "x" * 33_000_000)).status_code == 413, "33 MB, however one counts"
     response = await post(client, "/v1/nope", "x" * (policy.MAX_BODY_BYTES + 1))
     assert response.status_code == 413
     assert code(response) == "request_too_large"

@@ -1,4 +1,4 @@
-"""Bodies within 32 MiB that would take gigabytes and seconds apart are refused by their number of values alone."""
+"""Bodies within 32 MB that would take gigabytes and seconds apart are refused by their number of values alone."""
 
 from __future__ import annotations
 
