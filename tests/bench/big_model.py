@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,7 +20,7 @@ from tests.material.tokenizer import write_tokenizer
 
 _TOKENS_WITH_TEXT = 49_152
 """Tokens above have no text: they count, take the same time to compute, and write nothing."""
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": 2048,
@@ -41,18 +42,18 @@ CONFIG = {
 }
 
 
-def make(directory: Path) -> None:
+def make(directory: Path, shape: dict[str, Any] = CONFIG) -> None:
     """Write the model, unless it is complete already."""
     if (directory / "config.json").exists():
         return
     directory.mkdir(parents=True, exist_ok=True)
     write_tokenizer(directory, _TOKENS_WITH_TEXT)
     mx.random.seed(7)
-    model = llama.Model(llama.ModelArgs.from_dict(CONFIG))
+    model = llama.Model(llama.ModelArgs.from_dict(shape))
     model.update(tree_map(lambda array: array.astype(mx.bfloat16), model.parameters()))
     nn.quantize(model, group_size=64, bits=4)
     mx.save_safetensors(str(directory / "model.safetensors"), dict(tree_flatten(model.parameters())))
-    config = CONFIG | {"quantization": {"group_size": 64, "bits": 4}}
+    config = shape | {"quantization": {"group_size": 64, "bits": 4}}
     (directory / "config.json").write_text(json.dumps(config, indent=1))
 
 

@@ -52,7 +52,12 @@ def main(arguments: list[str]) -> None:
     for rows in map(int, counts):
         decode(model, config["vocab_size"], rows, int(warm))
         seconds = decode(model, config["vocab_size"], rows, int(tokens))
-        print(json.dumps({"streams": rows, "tokens_per_second": rows * int(tokens) / seconds}), flush=True)
+        print(
+            json.dumps(
+                {"streams": rows, "tokens": rows * int(tokens), "tokens_per_second": rows * int(tokens) / seconds}
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
