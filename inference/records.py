@@ -11,7 +11,11 @@ from inference.principal import Principal
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Wall-clock seconds since the epoch for each phase (None: not reached). Holds no prompt and no answer text."""
+    """Wall-clock seconds since the epoch for each phase (None: not reached). Holds no prompt and no answer text.
+
+    ``priority`` is -1 (low), 0 or 1 (high). ``deadline`` is when the client gives up on it, None if it never said.
+    ``queue_position`` is 1 for the next to get a slot of its model, None while it does not wait for one.
+    """
 
     id: str
     protocol: str
@@ -32,6 +36,9 @@ class RequestRecord:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     prefill_done: int = 0
+    priority: int = 0
+    deadline: float | None = None
+    queue_position: int | None = None
     finish_reason: str | None = None
     status: int = 0
     error_code: str | None = None

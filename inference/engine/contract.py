@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from inference.ipc import Capabilities, GenerateRequest, RequestEvent, Stats
+from inference.ipc import Capabilities, Embedded, GenerateRequest, RequestEvent, Stats
 from inference.records import RequestRecord
 
 RunState = Literal["unloaded", "loading", "ready", "draining", "failed", "stopped-after-crashes"]
@@ -58,6 +58,7 @@ class ModelStatus:
     load_seconds: float | None = None
     loaded_at: float | None = None
     last_used: float | None = None
+    ttl_s: float | None = None
     running: int = 0
     queued: int = 0
     capabilities: Capabilities | None = None
@@ -103,15 +104,46 @@ class Engine(Protocol):
         """Refuse new requests, let running ones finish for ``drain_s`` seconds, end every child. Never raises."""
         ...
 
-    async def generate(self, model: str, request: GenerateRequest, record: RequestRecord) -> Generation:
+    async def generate(
+        self, model: str, request: GenerateRequest, record: RequestRecord, *, ttl_s: float | None = None
+    ) -> Generation:
         """Resolve, load if need be (concurrent callers share one load), prepare, admit and start.
+
+        ``ttl_s`` unloads the model after that many idle seconds, if this request is what loads it.
 
         Returns once ``start`` was sent. Raises ``LmxError`` for every refusal. If the caller is cancelled while
         waiting, nothing of the request is left behind. Fills ``record`` and hands it to the sink when it ends.
         """
         ...
 
-    async def load(self, model: str, *, context: int | None, slots: int | None, pin: bool | None) -> ModelStatus: ...
+    async def count(self, model: str, request: GenerateRequest, record: RequestRecord) -> int:
+        """Prompt tokens of ``request`` as the model's own template makes them. Loads the model; takes no slot."""
+        ...
+
+    async def tokenize(self, model: str, text: str, add_special_tokens: bool, record: RequestRecord) -> list[int]: ...
+
+    async def detokenize(self, model: str, token_ids: list[int], record: RequestRecord) -> str: ...
+
+    async def embed(
+        self, model: str, inputs: list[str | list[int]], dimensions: int | None, record: RequestRecord
+    ) -> Embedded:
+        """One vector per input, of unit length. Takes a slot. Refuses with ``Unsupported`` where the model has none.
+
+        As with ``generate``, a caller that is cancelled leaves nothing behind and ``record`` is filled and put away.
+        """
+        ...
+
+    async def load(
+        self,
+        model: str,
+        *,
+        context: int | None,
+        slots: int | None,
+        pin: bool | None,
+        ttl_s: float | None = None,
+    ) -> ModelStatus:
+        """Load now. A model that is loaded with other bounds is loaded again. ``ttl_s``: see ``generate``."""
+        ...
 
     async def unload(self, model: str) -> ModelStatus:
         """Drain, stop the worker and return when its memory is back."""

@@ -144,7 +144,9 @@ class WorkerEngine:
 
     # ------------------------------------------------------------------------------------------------ requests
 
-    async def generate(self, model: str, request: GenerateRequest, record: RequestRecord) -> RunningGeneration:
+    async def generate(
+        self, model: str, request: GenerateRequest, record: RequestRecord, *, ttl_s: float | None = None
+    ) -> RunningGeneration:
         """See the contract."""
         pending = self._pending[record.id] = _Pending(record)
         try:

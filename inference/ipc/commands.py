@@ -17,7 +17,12 @@ class Command(Struct, omit_defaults=True, tag_field="type", tag=str.lower):
 
 
 class Load(Command, tag="load"):
-    """Load the model at ``path``. ``context`` and ``slots`` are upper bounds; None is as long as the model can."""
+    """Load the model at ``path``. ``context`` and ``slots`` are upper bounds; None is as long as the model can.
+
+    ``prefix_cache_bytes`` bounds the prefix cache in memory (0: none; None: the worker's default share of its limit);
+    it lies within ``memory_limit_bytes``. ``prefix_disk_dir`` is this model's own directory for cached prefixes, None
+    for none, and ``prefix_disk_bytes`` what it may hold.
+    """
 
     path: str
     model_id: str
@@ -28,6 +33,9 @@ class Load(Command, tag="load"):
     tool_parser: str | None = None
     reasoning_parser: str | None = None
     trust_remote_code: bool = False
+    prefix_cache_bytes: int | None = None
+    prefix_disk_dir: str | None = None
+    prefix_disk_bytes: int = 0
     options: dict[str, Any] = {}
 
 
@@ -88,8 +96,10 @@ class Drain(Command, tag="drain"):
 
 
 class SaveCache(Command, tag="save_cache"):
+    """Write cached prefixes that are only in memory to ``directory``, or to ``Load.prefix_disk_dir`` if it is ""."""
+
     request: str
-    directory: str
+    directory: str = ""
 
 
 class Ping(Command, tag="ping"):

@@ -45,7 +45,10 @@ class Capabilities(Struct, omit_defaults=True):
 
 
 class Loaded(Event, tag="loaded"):
-    """``context`` is the longest prompt plus answer; ``kv_bytes_per_token`` what one token adds to the KV cache."""
+    """``context`` is the longest prompt plus answer; ``kv_bytes_per_token`` what one token adds to the KV cache.
+
+    ``embedding_dimensions`` is the length of an embedding model's vectors, 0 for others.
+    """
 
     capabilities: Capabilities
     context: int
@@ -55,6 +58,7 @@ class Loaded(Event, tag="loaded"):
     kv_bytes_per_token: int = 0
     seconds: float = 0.0
     backend: str = ""
+    embedding_dimensions: int = 0
 
 
 class LoadFailed(Event, tag="load_failed"):
@@ -63,7 +67,11 @@ class LoadFailed(Event, tag="load_failed"):
 
 
 class Stats(Event, tag="stats"):
-    """Sent once a second. ``queued`` counts started requests that wait for a slot; ``step`` never goes back."""
+    """Sent once a second. ``queued`` counts started requests that wait for a slot; ``step`` never goes back.
+
+    ``prefix_*`` are of the prefix cache: bytes and entries in memory, bytes on disk, and since the load the prompt
+    tokens looked up and those of them that were found.
+    """
 
     active_bytes: int = 0
     cache_bytes: int = 0
@@ -74,6 +82,11 @@ class Stats(Event, tag="stats"):
     step: int = 0
     tokens_per_second: float = 0.0
     prefill_tokens_per_second: float = 0.0
+    prefix_bytes: int = 0
+    prefix_entries: int = 0
+    prefix_disk_bytes: int = 0
+    prefix_tokens_asked: int = 0
+    prefix_tokens_found: int = 0
 
 
 class Log(Event, tag="log"):
@@ -127,6 +140,12 @@ class TokenLogprob(Struct, array_like=True):
     raw: bytes
     logprob: float
     top: list[TopLogprob] = []
+
+
+class PromptLogprobs(RequestEvent, tag="prompt_logprobs"):
+    """One entry per prompt token, before the first ``Delta``; the first token's ``logprob`` is NaN."""
+
+    tokens: list[TokenLogprob]
 
 
 class ToolFragment(Struct, omit_defaults=True):
@@ -229,6 +248,7 @@ AnyEvent = (
     | Prepared
     | Started
     | Prefill
+    | PromptLogprobs
     | Delta
     | Finished
     | Failed

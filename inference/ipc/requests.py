@@ -44,6 +44,12 @@ class GenerateRequest(Struct, omit_defaults=True, frozen=True):
     Either ``messages`` (chat: the worker applies the model's template) or ``prompt`` (text or token ids). ``n``
     choices share one prefill. ``stop`` strings end the text before themselves. ``max_tokens`` None means up to the
     model's context.
+
+    ``tool_names`` are the tools that may be called, empty for all of them; ``tool_choice`` ``required`` with one name
+    is a call of that one. A tool whose function has ``strict`` true gets arguments that validate. ``thinking_budget``
+    is the most tokens of reasoning, 0 for none. ``continue_final`` goes on with the last message, the assistant's,
+    instead of opening a new one. ``prompt_logprobs`` asks for the prompt's own logprobs (``PromptLogprobs``) with that
+    many alternatives.
     """
 
     messages: list[dict[str, Any]] | None = None
@@ -56,6 +62,10 @@ class GenerateRequest(Struct, omit_defaults=True, frozen=True):
     sampling: Sampling = Sampling()
     output_format: OutputFormat = OutputFormat()
     tools: list[dict[str, Any]] = []
-    tool_choice: Literal["auto", "none", "required"] | dict[str, Any] = "auto"
+    tool_choice: Literal["auto", "none", "required"] = "auto"
+    tool_names: list[str] = []
     parallel_tool_calls: bool = True
     template_kwargs: dict[str, Any] = {}
+    thinking_budget: int | None = None
+    continue_final: bool = False
+    prompt_logprobs: int | None = None

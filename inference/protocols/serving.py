@@ -66,7 +66,10 @@ class Wording(Protocol):
 
 @dataclass(slots=True)
 class Call:
-    """One parsed request, ready to be served. ``ignored`` names parameters that were accepted without effect."""
+    """One parsed request, ready to be served. ``ignored`` names parameters that were accepted without effect.
+
+    ``keep_alive`` is the frame sent into silence; ``ttl_s`` as in ``Engine.generate``.
+    """
 
     model: str
     request: GenerateRequest
@@ -76,6 +79,8 @@ class Call:
     ignored: list[str] = field(default_factory=list)
     status_wait_s: float = STATUS_WAIT_S
     keep_alive_s: float = KEEP_ALIVE_S
+    keep_alive: bytes = _KEEP_ALIVE
+    ttl_s: float | None = None
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, safe whatever names a client invents."""
@@ -98,7 +103,7 @@ async def respond(call: Call) -> HttpResponseBase:
 
 async def complete(call: Call) -> bytes:
     """The whole answer as one document."""
-    generation = await get_engine().generate(call.model, call.request, call.record)
+    generation = await get_engine().generate(call.model, call.request, call.record, ttl_s=call.ttl_s)
     answer, tally = Answer(call.request.n), Tally(call.request.n, generation.prompt_tokens)
     async with generation:
         async for batch in generation:
@@ -160,7 +165,7 @@ class _Pump:
         self._closing = False
         self._committed = False
         self._refusal: LmxError | None = None
-        self._comment = _KEEP_ALIVE
+        self._comment = call.keep_alive
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = self._loop.time() + call.status_wait_s
         self._last_read = self._loop.time()
@@ -249,7 +254,7 @@ class _Pump:
 
     async def _generate(self) -> None:
         call = self._call
-        generation = await get_engine().generate(call.model, call.request, call.record)
+        generation = await get_engine().generate(call.model, call.request, call.record, ttl_s=call.ttl_s)
         async with generation:
             await generation.wait_started(max(0.0, self._deadline - self._loop.time()))
             self._backlog.frame(call.wording.begin(call.record))
@@ -269,7 +274,7 @@ class _Pump:
 
     def _note(self, event: RequestEvent, wording: Wording, tally: Tally) -> None:
         if isinstance(event, Delta):
-            self._comment = _KEEP_ALIVE
+            self._comment = self._call.keep_alive
             self._backlog.delta(event)
         elif isinstance(event, Finished):
             tally.finish(event)

@@ -18,6 +18,7 @@ from inference.errors import LmxError, ModelNotFound, from_code
 from inference.ipc import (
     Capabilities,
     Delta,
+    Embedded,
     Failed,
     Finished,
     GenerateRequest,
@@ -202,7 +203,9 @@ class FakeEngine:
     async def stop(self, drain_s: float) -> None:
         pass
 
-    async def generate(self, model: str, request: GenerateRequest, record: RequestRecord) -> FakeGeneration:
+    async def generate(
+        self, model: str, request: GenerateRequest, record: RequestRecord, *, ttl_s: float | None = None
+    ) -> FakeGeneration:
         ref = self.catalog.resolve(model)
         record.model = ref.id
         self.requests.append(request)
@@ -218,7 +221,39 @@ class FakeEngine:
         self.flying[record.id] = generation
         return generation
 
-    async def load(self, model: str, *, context: int | None, slots: int | None, pin: bool | None) -> ModelStatus:
+    async def count(self, model: str, request: GenerateRequest, record: RequestRecord) -> int:
+        """A token for every word of the messages."""
+        record.model = self.catalog.resolve(model).id
+        self.requests.append(request)
+        return sum(len(str(message.get("content") or "").split()) for message in request.messages or [])
+
+    async def tokenize(self, model: str, text: str, add_special_tokens: bool, record: RequestRecord) -> list[int]:
+        """A token for every byte; 256 begins a text."""
+        record.model = self.catalog.resolve(model).id
+        return [256] * add_special_tokens + list(text.encode())
+
+    async def detokenize(self, model: str, token_ids: list[int], record: RequestRecord) -> str:
+        record.model = self.catalog.resolve(model).id
+        return bytes(token for token in token_ids if token < 256).decode("utf-8", "replace")
+
+    async def embed(
+        self, model: str, inputs: list[str | list[int]], dimensions: int | None, record: RequestRecord
+    ) -> Embedded:
+        """Unit vectors of ``dimensions`` (else 4), the ``i``-th along the ``i``-th axis; a token for every item."""
+        record.model = self.catalog.resolve(model).id
+        width = dimensions or 4
+        vectors = [[float(axis == at % width) for axis in range(width)] for at in range(len(inputs))]
+        return Embedded(_ID, vectors, sum(map(len, inputs)))
+
+    async def load(
+        self,
+        model: str,
+        *,
+        context: int | None,
+        slots: int | None,
+        pin: bool | None,
+        ttl_s: float | None = None,
+    ) -> ModelStatus:
         if self.load_gate is not None:
             self.waiting_for_load.set()
             await self.load_gate.wait()

@@ -169,7 +169,7 @@ def _check(body: ipc.GenerateRequest) -> None:
         raise InvalidRequest(f"n must be between 1 and {MAX_CHOICES}", param="n")
     if "" in body.stop:
         raise InvalidRequest("a stop string must not be empty", param="stop")
-    if body.tool_choice not in ("auto", "none"):
+    if body.tool_choice == "required" or body.tool_names:
         raise Unsupported("tool_choice can be auto or none for this model", param="tool_choice")
     if body.echo and body.sampling.top_logprobs is not None:
         raise Unsupported("logprobs of an echoed prompt are not available", param="echo")

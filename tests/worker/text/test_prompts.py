@@ -92,7 +92,7 @@ def test_what_is_wrong_is_refused_by_name(body: GenerateRequest, param: str) -> 
     "body",
     [
         GenerateRequest(messages=HI, tools=[TOOL], tool_choice="required"),
-        GenerateRequest(messages=HI, tools=[TOOL], tool_choice={"type": "function", "function": {"name": "weather"}}),
+        GenerateRequest(messages=HI, tools=[TOOL], tool_names=["weather"]),
         GenerateRequest(prompt="a", echo=True, sampling=Sampling(top_logprobs=1)),
     ],
 )
