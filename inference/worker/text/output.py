@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from inference import ipc
 from inference.worker.core.types import TokenLogprobs
@@ -20,12 +20,18 @@ from inference.worker.text.split import Call, Kind, Piece, Plain, Splitter
 from inference.worker.text.stops import StopStrings
 from inference.worker.text.tools import Parse, Syntax, ToolGate
 
+Forced = Literal["", "native", "json"]
+
 
 @dataclass(frozen=True)
 class OutputPlan:
     """What the choices of one request share. ``eos`` are the tokens that end the answer and give no text.
 
     Without ``syntax`` no tool calls are looked for. ``continues`` keeps the space before the first word.
+
+    ``forced`` says that a grammar makes the answer consist of calls: ``native`` in the model's own syntax, ``json``
+    as objects ``{"name": ..., "arguments": {...}}``, one a line, without markers. ``named`` is a forced call of one
+    named function, which ends with the reason ``stop``, as OpenAI has it.
     """
 
     request: str
@@ -39,6 +45,8 @@ class OutputPlan:
     parallel_calls: bool = True
     visible: frozenset[int] = frozenset()
     continues: bool = False
+    forced: Forced = ""
+    named: bool = False
 
 
 class ChoiceOutput:
