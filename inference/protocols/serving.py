@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 from urllib.parse import quote
@@ -68,7 +68,8 @@ class Wording(Protocol):
 class Call:
     """One parsed request, ready to be served. ``ignored`` names parameters that were accepted without effect.
 
-    ``keep_alive`` is the frame sent into silence; ``ttl_s`` as in ``Engine.generate``.
+    ``keep_alive`` is the frame sent into silence; ``ttl_s`` as in ``Engine.generate``. ``source`` makes the generation
+    where it is not simply the engine's for ``request``, for example one that is several of them.
     """
 
     model: str
@@ -81,6 +82,7 @@ class Call:
     keep_alive_s: float = KEEP_ALIVE_S
     keep_alive: bytes = _KEEP_ALIVE
     ttl_s: float | None = None
+    source: Callable[[], Generation] | None = None
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, safe whatever names a client invents."""
@@ -103,8 +105,9 @@ async def respond(call: Call) -> HttpResponseBase:
 
 async def complete(call: Call) -> bytes:
     """The whole answer as one document."""
-    generation = await get_engine().generate(call.model, call.request, call.record, ttl_s=call.ttl_s)
-    answer, tally = Answer(call.request.n), Tally(call.request.n, generation.prompt_tokens)
+    generation = await _generation(call)
+    choices = generation.request.n
+    answer, tally = Answer(choices), Tally(choices, generation.prompt_tokens)
     async with generation:
         async for batch in generation:
             for event in batch:
@@ -117,6 +120,12 @@ async def complete(call: Call) -> bytes:
                     raise from_code(event.code, event.message, event.param)
     answer.usage = tally.close()
     return call.wording.body(answer, call.record)
+
+
+async def _generation(call: Call) -> Generation:
+    if call.source is not None:
+        return call.source()
+    return await get_engine().generate(call.model, call.request, call.record, ttl_s=call.ttl_s)
 
 
 async def stream(call: Call) -> AsyncGenerator[bytes, None]:
@@ -254,7 +263,7 @@ class _Pump:
 
     async def _generate(self) -> None:
         call = self._call
-        generation = await get_engine().generate(call.model, call.request, call.record, ttl_s=call.ttl_s)
+        generation = await _generation(call)
         async with generation:
             await generation.wait_started(max(0.0, self._deadline - self._loop.time()))
             self._backlog.frame(call.wording.begin(call.record))
@@ -262,7 +271,7 @@ class _Pump:
             await self._follow(generation)
 
     async def _follow(self, generation: Generation) -> None:
-        wording, tally = self._call.wording, Tally(self._call.request.n, generation.prompt_tokens)
+        wording, tally = self._call.wording, Tally(generation.request.n, generation.prompt_tokens)
         async for batch in generation:
             for event in batch:
                 self._note(event, wording, tally)
