@@ -28,6 +28,7 @@ from inference import ipc
 from inference.errors import LmxError
 from inference.worker import logs
 from inference.worker.backends.base import Backend
+from inference.worker.constraints.needs import needs_grammar
 from inference.worker.exits import EXIT_BAD_FRAME, EXIT_CLEAN, EXIT_DEFECT, EXIT_LOAD_FAILED, EXIT_PARENT_GONE
 from inference.worker.lane import Lane
 from inference.worker.logs import one_line, place_of
@@ -217,7 +218,7 @@ class WorkerProcess:
         self._emit([ipc.Pong(command.nonce, step)])
 
     def _on_prepare(self, command: ipc.Prepare) -> None:
-        lane = self._prepare_lane if command.body.output_format.kind == "text" else self._constrain_lane
+        lane = self._constrain_lane if needs_grammar(command.body) else self._prepare_lane
         self._answer(lane, command.request, lambda b: b.prepare(command.request, command.body))
 
     def _on_tokenize(self, command: ipc.Tokenize) -> None:
