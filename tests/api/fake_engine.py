@@ -1,7 +1,8 @@
 """An in-process implementation of the engine's contract that plays scripts, with gates a test opens.
 
 A script is a list of steps: a list of events is sent as one batch, an ``asyncio.Event`` is waited for, an ``LmxError``
-as the first step refuses the request. Every generation that was made is kept in ``generations``.
+as the first step refuses the request. Every generation that was made is kept in ``generations``; ``respond`` makes the
+script of a request for which none was queued. ``asked`` has everything that was asked of it, in order, as tuples.
 """
 
 from __future__ import annotations
@@ -185,6 +186,8 @@ class FakeEngine:
     def __init__(self, catalog: FakeCatalog) -> None:
         self.catalog = catalog
         self.scripts: list[Script] = []
+        self.respond: Callable[[GenerateRequest], Script] = lambda request: hello()
+        self.asked: list[tuple[Any, ...]] = []
         self.requests: list[GenerateRequest] = []
         self.generations: list[FakeGeneration] = []
         self.made = asyncio.Event()
@@ -209,10 +212,11 @@ class FakeEngine:
         ref = self.catalog.resolve(model)
         record.model = ref.id
         self.requests.append(request)
+        self.asked.append(("generate", ref.id, request, record.priority, ttl_s))
         if self.load_gate is not None:
             self.waiting_for_load.set()
             await self.load_gate.wait()
-        script = self.scripts.pop(0) if self.scripts else hello()
+        script = self.scripts.pop(0) if self.scripts else self.respond(request)
         if isinstance(script[0], LmxError):
             raise script[0]
         generation = FakeGeneration(self, request, record, script)
@@ -225,15 +229,18 @@ class FakeEngine:
         """A token for every word of the messages."""
         record.model = self.catalog.resolve(model).id
         self.requests.append(request)
+        self.asked.append(("count", record.model, request))
         return sum(len(str(message.get("content") or "").split()) for message in request.messages or [])
 
     async def tokenize(self, model: str, text: str, add_special_tokens: bool, record: RequestRecord) -> list[int]:
         """A token for every byte; 256 begins a text."""
         record.model = self.catalog.resolve(model).id
+        self.asked.append(("tokenize", record.model, text, add_special_tokens))
         return [256] * add_special_tokens + list(text.encode())
 
     async def detokenize(self, model: str, token_ids: list[int], record: RequestRecord) -> str:
         record.model = self.catalog.resolve(model).id
+        self.asked.append(("detokenize", record.model, token_ids))
         return bytes(token for token in token_ids if token < 256).decode("utf-8", "replace")
 
     async def embed(
@@ -241,6 +248,7 @@ class FakeEngine:
     ) -> Embedded:
         """Unit vectors of ``dimensions`` (else 4), the ``i``-th along the ``i``-th axis; a token for every item."""
         record.model = self.catalog.resolve(model).id
+        self.asked.append(("embed", record.model, inputs, dimensions))
         width = dimensions or 4
         vectors = [[float(axis == at % width) for axis in range(width)] for at in range(len(inputs))]
         return Embedded(_ID, vectors, sum(map(len, inputs)))

@@ -1,0 +1,66 @@
+"""Every case is true, every parameter has one, and the document says the same."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.api.conftest import Api
+from tests.api.fake_engine import FakeEngine
+from tests.conformance.cases import Case, Endpoint, protocols, top, with_param
+from tests.conformance.document import FILE, document
+
+PROTOCOLS = protocols()
+ENDPOINTS = {endpoint.route: endpoint for protocol in PROTOCOLS for endpoint in protocol.endpoints}
+CASES = [case for protocol in PROTOCOLS for case in protocol.cases]
+
+# What differs between two answers to one request: ids and times.
+_PASSING = re.compile(rb'"(?:id|item_id|response_id|created|created_at|completed_at)": ?(?:"[^"]*"|[0-9.]+)')
+
+
+async def asked(api: Api, engine: FakeEngine, case: Case, body: dict[str, Any]) -> tuple[int, Any, bytes, list[Any]]:
+    """Status, headers, body and what reached the engine."""
+    engine.asked.clear()
+    endpoint = ENDPOINTS[case.endpoint]
+    status, headers, content = await api.send(endpoint.method, endpoint.path, body, headers=endpoint.headers)
+    return status, headers, content, list(engine.asked)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_a_parameter_does_what_is_told_of_it(api: Api, engine: FakeEngine, case: Case) -> None:
+    base = {**ENDPOINTS[case.endpoint].base, **case.beside}
+    status, headers, content, reached = await asked(api, engine, case, with_param(base, case.param, case.value))
+    if case.outcome == "refused":
+        assert (status, reached) == (case.status, []), content
+        _check_refusal(orjson.loads(content)["error"], case)
+        return
+    assert status == 200, content
+    assert top(case.param) not in headers.get("x-lmx-ignored", "")
+    # A required parameter has no answer without it; with another value than the base it is at least another request.
+    before = await asked(api, engine, case, base)
+    assert before[0] == 200, before[2]
+    same = reached == before[3] and _PASSING.sub(b"", content) == _PASSING.sub(b"", before[2])
+    assert same == (case.outcome == "accepted")
+
+
+def _check_refusal(error: dict[str, Any], case: Case) -> None:
+    named = case.named or case.param
+    assert error.get("code", error["type"]) == case.code, error
+    assert error["param"] == named if "param" in error else named in error["message"], error
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.route)
+def test_every_parameter_has_a_case(endpoint: Endpoint) -> None:
+    told = {top(case.param) for case in CASES if case.endpoint == endpoint.route}
+    assert endpoint.fields - told == set()
+
+
+def test_every_case_is_of_an_endpoint_that_is_listed() -> None:
+    assert {case.endpoint for case in CASES} <= ENDPOINTS.keys()
+
+
+def test_the_document_is_made_from_the_cases() -> None:
+    assert FILE.read_text(encoding="utf-8") == document(), "run python -m tests.conformance --write"
