@@ -13,7 +13,8 @@ from inference.principal import Principal
 class RequestRecord:
     """Wall-clock seconds since the epoch for each phase (None: not reached). Holds no prompt and no answer text.
 
-    ``priority`` is -1 (low), 0 or 1 (high). ``deadline`` is when the client gives up on it, None if it never said.
+    ``priority`` is -1 (low), 0 or 1 (high). ``deadline`` is when the client gives up on it, None if it never said; both
+    come from ``principal``.
     ``queue_position`` is 1 for the next to get a slot of its model, None while it does not wait for one.
     """
 
@@ -36,13 +37,18 @@ class RequestRecord:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     prefill_done: int = 0
-    priority: int = 0
-    deadline: float | None = None
+    priority: int = field(init=False)
+    deadline: float | None = field(init=False)
     queue_position: int | None = None
     finish_reason: str | None = None
     status: int = 0
     error_code: str | None = None
     cancelled_by: str | None = None
+
+    def __post_init__(self) -> None:
+        asker = self.principal
+        self.priority = asker.priority
+        self.deadline = None if asker.patience_s is None else self.received + asker.patience_s
 
     @property
     def phase(self) -> str:

@@ -13,53 +13,25 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from inference.catalog import Catalog, ModelRef
+from inference.catalog import Catalog
 from inference.engine.admission import KV_LOOKAHEAD_TOKENS, bound_answer, kv_estimate
+from inference.engine.asking import Asker
 from inference.engine.contract import MemoryReader, ModelStatus
 from inference.engine.generation import RunningGeneration
 from inference.engine.health import Outcomes, judge
 from inference.engine.memory import MemoryWatch
-from inference.engine.runs import Lease
+from inference.engine.pending import DEADLINE, PendingRequests, overdue
+from inference.engine.runs import Lease, Wish
 from inference.engine.settings import EngineSettings
 from inference.engine.supervisor import Supervisor
 from inference.engine.watchdog import Watchdog
-from inference.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
-    LmxError,
-    ModelUnavailable,
-    RequestCancelled,
-    TooManyRequests,
-    WorkerDied,
-)
-from inference.ipc import GenerateRequest
+from inference.errors import DeadlineExceeded, LmxError, WorkerDied
+from inference.ipc import Embedded, GenerateRequest
 from inference.records import EventSink, RecordSink, RequestRecord
 
 log = logging.getLogger(__name__)
 
 _WATCH_S = 1.0
-
-
-class _Pending:
-    """A request before its start. It runs in its caller's task, so cancelling it works as ``asyncio.timeout`` does."""
-
-    def __init__(self, record: RequestRecord) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.record = record
-        self._task = task
-        self._cancelling = task.cancelling()
-        self._cancelled = False
-
-    def cancel(self, by: str) -> None:
-        if not self._cancelled:
-            self._cancelled = True
-            self.record.cancelled_by = by
-            self._task.cancel()
-
-    def was_ours(self) -> bool:
-        """Take our cancellation back; False when the caller itself is being cancelled, too or instead."""
-        return self._cancelled and self._task.uncancel() <= self._cancelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +42,7 @@ class _Holding:
     slots: int
     kv_tokens: int
     began: float
-
-
-def _public(error: LmxError) -> str:
-    """A refusal as logs and pages may know it: what quotes the request's own words is told to its client alone."""
-    if error.code == InvalidRequest.code:
-        return f"its {error.param} cannot be used" if error.param else "it cannot be used"
-    return error.message
+    timer: asyncio.TimerHandle | None
 
 
 class WorkerEngine:
@@ -98,7 +64,8 @@ class WorkerEngine:
         self._supervisor = Supervisor(settings, self._watch, events, self._kv_promise)
         self._watchdog = Watchdog(settings, lambda client, cause: client.child.kill(cause))
         self._outcomes = Outcomes()
-        self._pending: dict[str, _Pending] = {}
+        self._pending = PendingRequests(records, events)
+        self._asker = Asker(settings, catalog, self._supervisor, self._pending)
         self._running: dict[RunningGeneration, _Holding] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -148,34 +115,18 @@ class WorkerEngine:
         self, model: str, request: GenerateRequest, record: RequestRecord, *, ttl_s: float | None = None
     ) -> RunningGeneration:
         """See the contract."""
-        pending = self._pending[record.id] = _Pending(record)
-        try:
-            return await self._admit(model, request, record)
-        except asyncio.CancelledError:
-            ours = pending.was_ours()
-            record.cancelled_by = record.cancelled_by or "client"
-            self._close(record, RequestCancelled.code, RequestCancelled.status if ours else 499)
-            if ours:
-                raise RequestCancelled(f"the request was cancelled by {record.cancelled_by}") from None
-            raise
-        except LmxError as error:
-            self._close(record, error.code, error.status)
-            fields = {"code": error.code, "message": _public(error), "client": record.principal.id}
-            self._events.emit("request.refused", model=record.model or model, request=record.id, **fields)
-            raise
-        except BaseException:
-            self._close(record, "internal_error", 500)
-            raise
-        finally:
-            self._pending.pop(record.id, None)
+        with self._pending.guard(model, record):
+            return await self._admit(model, request, record, ttl_s)
 
-    async def _admit(self, model: str, request: GenerateRequest, record: RequestRecord) -> RunningGeneration:
+    async def _admit(
+        self, model: str, request: GenerateRequest, record: RequestRecord, ttl_s: float | None
+    ) -> RunningGeneration:
         """A worker that dies while the request waits for a slot costs it nothing but a second try."""
         ref = self._catalog.resolve(model)
         record.model = ref.id
         second_try = False
         while True:
-            lease = await self._lease(ref, record)
+            lease = await self._asker.lease(ref, record, ttl_s)
             try:
                 return await self._start(lease, request, record)
             except BaseException as error:
@@ -184,20 +135,8 @@ class WorkerEngine:
                     raise
                 second_try, record.queued, record.prepared = True, None, None
 
-    async def _lease(self, ref: ModelRef, record: RequestRecord) -> Lease:
-        asked = time.monotonic()
-        limit = self._settings.queue_timeout_s + self._settings.load_timeout_s
-        try:
-            async with asyncio.timeout(limit):
-                return await self._supervisor.acquire(ref)
-        except TimeoutError:
-            message = f"{ref.id} was not ready within {limit:.0f} s: it waited for memory, for its loading or unloading"
-            raise ModelUnavailable(message, retry_after=30) from None
-        finally:
-            record.load_waited_s += time.monotonic() - asked
-
     async def _start(self, lease: Lease, request: GenerateRequest, record: RequestRecord) -> RunningGeneration:
-        client, loaded, queue = lease.client, lease.loaded, lease.queue
+        client, loaded = lease.client, lease.loaded
         key = client.next_key()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
@@ -209,39 +148,52 @@ class WorkerEngine:
         try:
             max_tokens = bound_answer(prepared.prompt_tokens, request.max_tokens, loaded.context)
             kv_bytes = kv_estimate(prepared.prompt_tokens, max_tokens, request.n, loaded.kv_bytes_per_token)
-            record.queued = time.time()
-            async with asyncio.timeout(self._settings.queue_timeout_s):
-                slots = await queue.acquire(record.principal.id, request.n, kv_bytes)
-        except BaseException as error:
+            slots = await self._asker.slot(lease, record, request.n, kv_bytes)
+        except BaseException:
             client.cancel(key)
-            if isinstance(error, TimeoutError):
-                raise self._waited_too_long(queue.retry_after()) from None
             raise
         kv_tokens = prepared.prompt_tokens + request.n * min(max_tokens, KV_LOOKAHEAD_TOKENS)
         generation = RunningGeneration(key, client, request, record, prepared.prompt_tokens, self._ended)
-        self._running[generation] = _Holding(lease, slots, kv_tokens, time.monotonic())
+        timer = self._deadline_timer(generation)
+        self._running[generation] = _Holding(lease, slots, kv_tokens, time.monotonic(), timer)
         client.start(key, max_tokens, generation.push)
         return generation
 
-    def _waited_too_long(self, retry_after: float) -> TooManyRequests:
-        limit = self._settings.queue_timeout_s
-        return TooManyRequests(
-            f"the request waited {limit:.0f} s for its turn", code="queue_timeout", retry_after=retry_after
-        )
+    @staticmethod
+    def _deadline_timer(generation: RunningGeneration) -> asyncio.TimerHandle | None:
+        record = generation.record
+        if record.deadline is None:
+            return None
+
+        def end() -> None:
+            generation.cancel(DEADLINE)
+            generation.fail(DeadlineExceeded.code, overdue(record).message)
+
+        return asyncio.get_running_loop().call_later(max(0.0, record.deadline - time.time()), end)
+
+    async def count(self, model: str, request: GenerateRequest, record: RequestRecord) -> int:
+        return await self._asker.count(model, request, record)
+
+    async def tokenize(self, model: str, text: str, add_special_tokens: bool, record: RequestRecord) -> list[int]:
+        return await self._asker.tokenize(model, text, add_special_tokens, record)
+
+    async def detokenize(self, model: str, token_ids: list[int], record: RequestRecord) -> str:
+        return await self._asker.detokenize(model, token_ids, record)
+
+    async def embed(
+        self, model: str, inputs: list[str | list[int]], dimensions: int | None, record: RequestRecord
+    ) -> Embedded:
+        return await self._asker.embed(model, inputs, dimensions, record)
 
     def _ended(self, generation: RunningGeneration) -> None:
         """The last event of an answer has come: give back what it held, put its record away."""
         holding = self._running.pop(generation)
+        if holding.timer is not None:
+            holding.timer.cancel()
         self._outcomes.note(generation)
         holding.lease.queue.release(holding.slots, time.monotonic() - holding.began)
         holding.lease.release()
         self._records.put(generation.record)
-
-    def _close(self, record: RequestRecord, code: str, status: int) -> None:
-        """Put away the record of a request that never ran."""
-        record.finished, record.error_code = time.time(), code
-        record.status = record.status or status
-        self._records.put(record)
 
     def _kv_promise(self, model_id: str) -> int:
         """KV bytes that the running answers of a model were let in with and have not taken yet."""
@@ -255,11 +207,13 @@ class WorkerEngine:
 
     # -------------------------------------------------------------------------------------------- the owner's view
 
-    async def load(self, model: str, *, context: int | None, slots: int | None, pin: bool | None) -> ModelStatus:
+    async def load(
+        self, model: str, *, context: int | None, slots: int | None, pin: bool | None, ttl_s: float | None = None
+    ) -> ModelStatus:
         """Load now, whatever happened before. Raises ``LmxError`` with the reason it cannot be."""
         ref = self._catalog.resolve(model)
         try:
-            await self._supervisor.load(ref, context=context, slots=slots, pin=pin)
+            await self._supervisor.load(ref, Wish(context, slots, pin, ttl_s))
         except LmxError as error:
             self._events.emit("load.refused", model=ref.id, code=error.code, message=error.message)
             raise
@@ -281,15 +235,14 @@ class WorkerEngine:
 
     def in_flight(self) -> list[RequestRecord]:
         """Records of all requests that have not ended, the oldest first."""
-        records = [pending.record for pending in self._pending.values()]
+        self._supervisor.number_queues()
+        records = self._pending.records()
         records += [generation.record for generation in self._running]
         return sorted(records, key=lambda record: record.received)
 
     def cancel(self, request_id: str, by: str) -> bool:
         """End a request in whatever phase; False if there is none of that id."""
-        pending = self._pending.get(request_id)
-        if pending is not None:
-            pending.cancel(by)
+        if self._pending.cancel(request_id, by):
             return True
         found = [generation for generation in self._running if generation.record.id == request_id]
         for generation in found:

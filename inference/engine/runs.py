@@ -39,15 +39,27 @@ class Lease:
             on_release()
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the owner says of a load; None leaves it as it is, or to the configuration."""
+
+    context: int | None = None
+    slots: int | None = None
+    pin: bool | None = None
+    ttl_s: float | None = None
+
+
 @dataclass(eq=False, slots=True)
 class Waiter:
     """Someone who wants the model loaded. ``future`` gets a lease, or None for a load by the owner.
 
+    ``ttl_s``: how many idle seconds the model may stay, if it is for this waiter that it is loaded.
     A waiter whose future is cancelled has left: nothing is granted to it and no load is begun for it.
     """
 
     future: asyncio.Future[Lease | None]
     by_owner: bool = False
+    ttl_s: float | None = None
 
     @property
     def here(self) -> bool:
@@ -62,7 +74,8 @@ class Waiter:
 class ModelRun:
     """``need`` is what the load was planned with, ``returning`` what a leaving worker held (bytes).
 
-    ``retry_at`` is in monotonic time, ``loaded_at`` and ``last_used`` in epoch time.
+    ``retry_at`` is in monotonic time, ``loaded_at`` and ``last_used`` in epoch time. ``ttl_s`` is how many idle seconds
+    the model may stay, None for ever.
     """
 
     ref: ModelRef
@@ -71,6 +84,7 @@ class ModelRun:
     pinned: bool = False
     context: int | None = None
     slots: int | None = None
+    ttl_s: float | None = None
     client: WorkerClient | None = None
     loaded: ipc.Loaded | None = None
     queue: SlotQueue | None = None
@@ -100,6 +114,29 @@ class ModelRun:
     @property
     def busy(self) -> bool:
         return self.users > 0 or self.state == "loading" or any(waiter.here for waiter in self.waiters)
+
+    def wish(self, wish: Wish) -> bool:
+        """Take the owner's wishes; True if a loaded model has to be loaded again for them."""
+        self.retry_at, self.failed_loads = 0.0, 0
+        if wish.pin is not None:
+            self.pinned = wish.pin
+        if wish.ttl_s is not None:
+            self.ttl_s = wish.ttl_s
+        before = (self.context, self.slots)
+        self.context, self.slots = wish.context or self.context, wish.slots or self.slots
+        return (self.context, self.slots) != before
+
+    def wanted_ttl(self, default: float | None) -> float | None:
+        """The time to live of a load that begins: the owner's who waits for it, else the one's who asked first."""
+        waiting = sorted((waiter for waiter in self.waiters if waiter.here), key=lambda waiter: not waiter.by_owner)
+        wanted = waiting[0].ttl_s if waiting else None
+        return default if wanted is None else wanted
+
+    def expired(self, now: float) -> bool:
+        """Whether it was idle for longer than its time to live."""
+        if self.ttl_s is None or self.state != "ready" or self.busy or self.pinned:
+            return False
+        return now - (self.last_used or self.loaded_at or now) >= self.ttl_s
 
     def refuse_all(self, error: BaseException) -> None:
         waiters, self.waiters = self.waiters, []
@@ -138,6 +175,7 @@ class ModelRun:
             load_seconds=loaded.seconds if loaded is not None else None,
             loaded_at=self.loaded_at,
             last_used=self.last_used,
+            ttl_s=self.ttl_s if self.state in ("loading", "ready") else None,
             running=queue.running if queue is not None else 0,
             queued=waiting + (queue.queued if queue is not None else 0),
             capabilities=loaded.capabilities if loaded is not None else None,

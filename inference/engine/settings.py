@@ -15,7 +15,8 @@ class EngineSettings:
     ``timeout_s`` is the longest time without progress (token or prefill chunk) of a running request. ``queue_limit``
     bounds waiting requests per model, ``slots`` running ones. ``memory_cap_bytes`` is a test aid: a smaller total
     than the machine's. ``cancel_grace_s`` is how long a worker may take to end a cancelled request before it counts as
-    wedged. ``worker_backend`` overrides the backend of every worker (``fake`` in tests).
+    wedged. ``idle_unload_s`` is the time to live of a model that is loaded without one of its own, None for ever.
+    ``worker_backend`` overrides the backend of every worker (``fake`` in tests).
     """
 
     run_dir: Path
@@ -31,6 +32,7 @@ class EngineSettings:
     queue_limit: int = 256
     slots: int = DEFAULT_SLOTS
     drain_s: float = 10.0
+    idle_unload_s: float | None = None
     cancel_grace_s: float = 30.0
     heartbeat_s: float = 1.0
     heartbeat_misses: int = 15

@@ -34,6 +34,7 @@ from inference.engine.runs import (
     Lease,
     ModelRun,
     Waiter,
+    Wish,
     death_of,
     load_failure,
     reason_of_death,
@@ -43,6 +44,7 @@ from inference.engine.runs import (
     snapshot,
 )
 from inference.engine.settings import EngineSettings
+from inference.engine.words import duration
 from inference.engine.worker_client import WorkerClient
 from inference.errors import LmxError, ModelUnavailable
 from inference.records import EventSink
@@ -65,6 +67,7 @@ class Supervisor:
         self._post = self._mailbox.post
         self._demands: dict[str, ModelRun] = {}
         self._granting = True
+        self.clock: Callable[[], float] = time.time
         self._ticker: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------------------------------ for all the others
@@ -74,23 +77,29 @@ class Supervisor:
         self._mailbox.start()
         self._ticker = asyncio.create_task(self._tick(), name="supervisor tick")
 
-    async def acquire(self, ref: ModelRef) -> Lease:
-        """A lease on the loaded model, loading it if need be. Raises ``LmxError``.
+    async def acquire(self, ref: ModelRef, ttl_s: float | None = None) -> Lease:
+        """A lease on the loaded model, loading it if need be. Raises ``LmxError``. ``ttl_s`` as in ``Waiter``.
 
         A caller that is cancelled is forgotten: before a load is begun for it, and after, when the lease came too late.
         """
-        lease = await self._want(ref, by_owner=False, change=None)
+        lease = await self._want(ref, ttl_s=ttl_s, wish=None)
         assert lease is not None
         return lease
 
-    async def load(self, ref: ModelRef, *, context: int | None, slots: int | None, pin: bool | None) -> None:
+    async def load(self, ref: ModelRef, wish: Wish) -> None:
         """Load as the owner wishes; lifts a stop after crashes, reloads where context or slots differ."""
-        await self._want(ref, by_owner=True, change=partial(self._wish, context=context, slots=slots, pin=pin))
+        await self._want(ref, ttl_s=wish.ttl_s, wish=wish)
 
     def status(self, ref: ModelRef) -> ModelStatus:
         """A snapshot; a model that was never asked for may still be stopped from before a restart."""
         run = self.runs.get(ref.id) or ModelRun(ref)
         return snapshot(run, ref, self._crashes.stopped(ref.id), self.ledger.footprint(run))
+
+    def number_queues(self) -> None:
+        """Bring the queue positions of all who wait up to date."""
+        for run in self.runs.values():
+            if run.queue is not None:
+                run.queue.number()
 
     async def unload(self, model_id: str) -> None:
         """Return when the model's memory is back. A failed or stopped model is reset to unloaded."""
@@ -123,16 +132,20 @@ class Supervisor:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            await self.ledger.measure()
-            self._post(self._relieve)
+            await self.look()
+
+    async def look(self) -> None:
+        """What every second is for: is memory short, has a model been idle for too long?"""
+        await self.ledger.measure()
+        self._post(self._relieve)
 
     # -------------------------------------------------------------------------------------------- wanting and granting
 
-    async def _want(self, ref: ModelRef, *, by_owner: bool, change: Callable[[ModelRun], None] | None) -> Lease | None:
+    async def _want(self, ref: ModelRef, *, ttl_s: float | None, wish: Wish | None) -> Lease | None:
         if not self._granting:
             raise shutting_down()
-        waiter = Waiter(asyncio.get_running_loop().create_future(), by_owner)
-        self._post(partial(self._on_want, ref, waiter, change))
+        waiter = Waiter(asyncio.get_running_loop().create_future(), wish is not None, ttl_s)
+        self._post(partial(self._on_want, ref, waiter, wish))
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -143,14 +156,14 @@ class Supervisor:
                     lease.release()
             raise
 
-    def _on_want(self, ref: ModelRef, waiter: Waiter, change: Callable[[ModelRun], None] | None) -> None:
+    def _on_want(self, ref: ModelRef, waiter: Waiter, wish: Wish | None) -> None:
         if not waiter.here:
             return
         run = self.runs.setdefault(ref.id, ModelRun(ref))
         if run.client is None:
             run.ref = ref
-        if change is not None:
-            change(run)
+        if wish is not None:
+            self._apply(wish, run)
         error = self._refusal(run)
         if error is not None:
             waiter.refuse(error)
@@ -161,15 +174,10 @@ class Supervisor:
             if run.state not in ("loading", "ready") and not run.leaving:
                 self._demands[run.id] = run
 
-    def _wish(self, run: ModelRun, *, context: int | None, slots: int | None, pin: bool | None) -> None:
+    def _apply(self, wish: Wish, run: ModelRun) -> None:
         """The owner's load: a fresh start, with new bounds if given."""
         self._crashes.lift(run.id)
-        run.retry_at, run.failed_loads = 0.0, 0
-        if pin is not None:
-            run.pinned = pin
-        differs = (context or run.context, slots or run.slots) != (run.context, run.slots)
-        run.context, run.slots = context or run.context, slots or run.slots
-        if differs and run.state == "ready":
+        if run.wish(wish) and run.state == "ready":
             self._leave(run, "loaded again with other bounds", self._settings.drain_s)
 
     def _refusal(self, run: ModelRun) -> LmxError | None:
@@ -184,7 +192,7 @@ class Supervisor:
         """A grant counts only if the waiter is still there, else the model would stay busy for ever."""
         if not waiter.here:
             return
-        run.last_used = time.time()
+        run.last_used = self.clock()
         if waiter.by_owner or run.client is None or run.loaded is None or run.queue is None:
             waiter.future.set_result(None)
             return
@@ -194,7 +202,7 @@ class Supervisor:
 
     def _release(self, run: ModelRun) -> None:
         run.users -= 1
-        run.last_used = time.time()
+        run.last_used = self.clock()
 
     # -------------------------------------------------------------------------------------------------- loading
 
@@ -230,6 +238,7 @@ class Supervisor:
 
     def _begin_load(self, run: ModelRun) -> None:
         run.state, run.reason, run.progress = "loading", None, None
+        run.ttl_s = run.wanted_ttl(self._settings.idle_unload_s)
         run.need = self.ledger.need(run)
         self._events.emit("model.loading", model=run.id, need_bytes=run.need, free_bytes=self.ledger.free())
         memory = self.ledger.allowance(run)
@@ -322,7 +331,7 @@ class Supervisor:
     def _evict(self, model_id: str, why: str) -> None:
         run = self.runs.get(model_id)
         if run is not None and run.state == "ready" and not run.busy:
-            self._events.emit("model.evicted", model=run.id, message=why, idle_s=time.time() - (run.last_used or 0))
+            self._events.emit("model.evicted", model=run.id, message=why, idle_s=self.clock() - (run.last_used or 0))
             self._leave(run, why, 0.0)
 
     def _leave(self, run: ModelRun, why: str, drain_s: float) -> None:
@@ -394,4 +403,7 @@ class Supervisor:
         if victim is not None:
             self._events.emit("memory.pressure", model=victim, used_bytes=self._watch.reading.used)
             self._evict(victim, "the machine is short of memory")
+        for run in self.runs.values():
+            if run.expired(now := self.clock()):
+                self._evict(run.id, f"idle for {duration(now - (run.last_used or now))}")
         serve_queues(self.runs.values())

@@ -84,15 +84,22 @@ class Embed(Command, tag="embed"):
 
 
 class SetLimits(Command, tag="set_limits"):
+    """New bounds; None leaves one as it is. What a lower ``prefix_cache_bytes`` forbids is given back at once."""
+
     memory_limit_bytes: int | None = None
     cache_limit_bytes: int | None = None
     slots: int | None = None
+    prefix_cache_bytes: int | None = None
 
 
 class Drain(Command, tag="drain"):
-    """Finish what runs within ``deadline_s`` (then cancel it), refuse new starts, answer ``Drained`` and exit 0."""
+    """Finish what runs within ``deadline_s`` (then cancel it), refuse new starts, answer ``Drained`` and exit 0.
+
+    In between, cached prefixes that are only in memory are written to ``Load.prefix_disk_dir`` for at most ``save_s``.
+    """
 
     deadline_s: float = 10.0
+    save_s: float = 0.0
 
 
 class SaveCache(Command, tag="save_cache"):

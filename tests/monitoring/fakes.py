@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from inference.engine.contract import Generation, ModelStatus
 from inference.errors import LmxError, ModelNotFound
-from inference.ipc import Capabilities, GenerateRequest, Stats
+from inference.ipc import Capabilities, Embedded, GenerateRequest, Stats
 from inference.principal import Principal
 from inference.records import RequestRecord
 
@@ -24,7 +24,7 @@ def record(model: str = "org/one", **fields: Any) -> RequestRecord:
 
 
 class FakeEngine:
-    """Implements ``contract.Engine`` but for ``generate``. ``refuse`` makes the next load fail; ``gate`` holds it.
+    """Implements ``contract.Engine`` but for requests. ``refuse`` makes the next load fail; ``gate`` holds it.
 
     ``broken`` is what ``memory_plan`` raises; ``failures`` counts how often it did.
     """
@@ -45,10 +45,28 @@ class FakeEngine:
 
     async def stop(self, drain_s: float) -> None: ...
 
-    async def generate(self, model: str, request: GenerateRequest, record: RequestRecord) -> Generation:
+    async def generate(
+        self, model: str, request: GenerateRequest, record: RequestRecord, *, ttl_s: float | None = None
+    ) -> Generation:
         raise ModelNotFound(f"there is no model {model}")
 
-    async def load(self, model: str, *, context: int | None, slots: int | None, pin: bool | None) -> ModelStatus:
+    async def count(self, model: str, request: GenerateRequest, record: RequestRecord) -> int:
+        raise ModelNotFound(f"there is no model {model}")
+
+    async def tokenize(self, model: str, text: str, add_special_tokens: bool, record: RequestRecord) -> list[int]:
+        raise ModelNotFound(f"there is no model {model}")
+
+    async def detokenize(self, model: str, token_ids: list[int], record: RequestRecord) -> str:
+        raise ModelNotFound(f"there is no model {model}")
+
+    async def embed(
+        self, model: str, inputs: list[str | list[int]], dimensions: int | None, record: RequestRecord
+    ) -> Embedded:
+        raise ModelNotFound(f"there is no model {model}")
+
+    async def load(
+        self, model: str, *, context: int | None, slots: int | None, pin: bool | None, ttl_s: float | None = None
+    ) -> ModelStatus:
         self.loads.append(model)
         status = self.statuses[model]
         status.state = "loading"

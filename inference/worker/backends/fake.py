@@ -39,6 +39,7 @@ from inference.worker.backends.fake_script import (
     reach,
     text_of,
     tokenize,
+    vector,
     wait_at,
 )
 
@@ -182,12 +183,21 @@ class FakeBackend:
         self._eaten = bytearray(b"x") * script.eat_bytes
         self._slots = min(script.slots or command.slots, command.slots)
         self._context = min(script.context, command.context or script.context)
-        capabilities = ipc.Capabilities(
-            chat=True, completion=True, tools=True, reasoning=True, json_schema=True, logprobs=True, batching=True
-        )
-        vocabulary = FIRST_WORD + len(WORDS)
         return ipc.Loaded(
-            capabilities, self._context, self._slots, vocabulary, script.weight_bytes, script.kv_bytes_per_token
+            self._capabilities(),
+            self._context,
+            self._slots,
+            vocab_size=FIRST_WORD + len(WORDS),
+            weight_bytes=script.weight_bytes,
+            kv_bytes_per_token=script.kv_bytes_per_token,
+            embedding_dimensions=script.embedding_dimensions,
+        )
+
+    def _capabilities(self) -> ipc.Capabilities:
+        if self._script.embedding_dimensions:
+            return ipc.Capabilities(completion=False, embeddings=True, batching=True)
+        return ipc.Capabilities(
+            chat=True, completion=True, tools=True, reasoning=True, json_schema=True, logprobs=True, batching=True
         )
 
     @staticmethod
@@ -203,6 +213,8 @@ class FakeBackend:
             raise ModelUnavailable(f"{path.name}: {error}") from error
 
     def prepare(self, request: str, body: ipc.GenerateRequest) -> ipc.Prepared:
+        if self._script.embedding_dimensions:
+            raise Unsupported("this fake model makes embeddings only", param="model")
         prompt = text_of(body)
         script = self._request_script(prompt)
         wait_at(script.prepare_gate)
@@ -251,10 +263,26 @@ class FakeBackend:
         return detokenize(token_ids)
 
     def count(self, body: ipc.GenerateRequest) -> int:
-        return len(tokenize(text_of(body)))
+        prompt = text_of(body)
+        self._obey(prompt)
+        return len(tokenize(prompt))
 
     def embed(self, inputs: list[str | list[int]], dimensions: int | None) -> tuple[list[list[float]], int]:
-        raise Unsupported("the fake model makes no embeddings")
+        width = self._script.embedding_dimensions
+        if not width:
+            raise Unsupported("the fake model makes no embeddings", param="model")
+        if dimensions is not None and not 1 <= dimensions <= width:
+            raise InvalidRequest(f"dimensions must be from 1 to {width}", param="dimensions")
+        texts = [item if isinstance(item, str) else detokenize(item) for item in inputs]
+        self._obey(" ".join(texts))
+        return [vector(text.encode(), dimensions or width) for text in texts], sum(len(tokenize(t)) for t in texts)
+
+    def _obey(self, prompt: str) -> None:
+        """The directives of a question: wait at ``gate``, die if ``die_after`` is 0."""
+        script = self._request_script(prompt)
+        wait_at(script.gate)
+        if script.die_after == 0:
+            die(script.die)
 
     def set_limits(self, limits: ipc.SetLimits) -> None:
         with self._wake:

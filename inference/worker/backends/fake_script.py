@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -36,7 +37,8 @@ class FakeToolCall(Struct):
 class Script(Struct, omit_defaults=True, forbid_unknown_fields=True):
     """What a fake model or request does. Counts are in tokens of the answer, gates are paths, times in seconds.
 
-    Load: ``load_*``, sizes, ``context``, ``slots``. Request: all others. ``text`` replaces the drawn answer;
+    Load: ``load_*``, sizes, ``context``, ``slots``, ``embedding_dimensions`` (not 0: it makes vectors and no answers).
+    Request: all others. ``text`` replaces the drawn answer;
     ``tokens`` is its length when drawn. ``die_after`` 0 dies before the first token. ``eat_bytes`` is held in memory.
     """
 
@@ -50,6 +52,7 @@ class Script(Struct, omit_defaults=True, forbid_unknown_fields=True):
     load_code: str = "model_unavailable"
     load_die: Literal["kill", "exit"] | None = None
     eat_bytes: int = 0
+    embedding_dimensions: int = 0
     tokens: int = 16
     text: str | None = None
     reasoning: int = 0
@@ -92,6 +95,13 @@ def draw(seed: bytes, choice: int, count: int) -> list[int]:
         state = (state * 1103515245 + 12345) & 0x7FFFFFFF
         tokens.append(FIRST_WORD + (state >> 8) % len(WORDS))
     return tokens
+
+
+def vector(seed: bytes, dimensions: int) -> list[float]:
+    """A vector of length 1 that depends on ``seed`` alone; a shorter one is the beginning of a longer, rescaled."""
+    numbers = [token - FIRST_WORD - len(WORDS) / 2 + 0.25 for token in draw(seed, 0, dimensions)]
+    length = math.hypot(*numbers)
+    return [number / length for number in numbers]
 
 
 def text_of(body: ipc.GenerateRequest) -> str:
