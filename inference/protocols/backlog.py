@@ -63,6 +63,10 @@ class Backlog:
         """Roughly what it holds in memory, in bytes."""
         return self._size + self._held_size
 
+    def settle(self) -> None:
+        """Word the deltas that are held: before a frame is made whose wording depends on all that came before it."""
+        self._word_held()
+
     def frame(self, frame: bytes) -> None:
         """Keep a frame that comes after all deltas so far."""
         self._word_held()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 from urllib.parse import quote
@@ -41,7 +41,11 @@ _KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class Wording(Protocol):
-    """Words one request's events in one wire protocol. Bytes are complete server-sent frames, or empty."""
+    """Words one request's events in one wire protocol. Bytes are complete server-sent frames, or empty.
+
+    The methods are called in the order of the events, each for all that happened since the call before it, so that a
+    wording may keep a state. Deltas that a slow reader has not taken come joined.
+    """
 
     def begin(self, record: RequestRecord) -> bytes:
         """The first frames; ``record.model`` is the resolved model. Called before anything but ``error``."""
@@ -69,7 +73,9 @@ class Call:
     """One parsed request, ready to be served. ``ignored`` names parameters that were accepted without effect.
 
     ``keep_alive`` is the frame sent into silence; ``ttl_s`` as in ``Engine.generate``. ``source`` makes the generation
-    where it is not simply the engine's for ``request``, for example one that is several of them.
+    where it is not simply the engine's for ``request``, for example one that is several of them. ``answer`` makes what
+    gathers an answer that is not streamed, given the number of choices. ``fit`` is asked, before anything else, for
+    the request to send in place of ``request``: for protocols that shorten a conversation to the model's context.
     """
 
     model: str
@@ -83,6 +89,8 @@ class Call:
     keep_alive: bytes = _KEEP_ALIVE
     ttl_s: float | None = None
     source: Callable[[], Generation] | None = None
+    answer: Callable[[int], Answer] = Answer
+    fit: Callable[[], Awaitable[GenerateRequest]] | None = None
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, safe whatever names a client invents."""
@@ -107,7 +115,7 @@ async def complete(call: Call) -> bytes:
     """The whole answer as one document."""
     generation = await _generation(call)
     choices = generation.request.n
-    answer, tally = Answer(choices), Tally(choices, generation.prompt_tokens)
+    answer, tally = call.answer(choices), Tally(choices, generation.prompt_tokens)
     async with generation:
         async for batch in generation:
             for event in batch:
@@ -125,6 +133,8 @@ async def complete(call: Call) -> bytes:
 async def _generation(call: Call) -> Generation:
     if call.source is not None:
         return call.source()
+    if call.fit is not None:
+        call.request = await call.fit()
     return await get_engine().generate(call.model, call.request, call.record, ttl_s=call.ttl_s)
 
 
@@ -279,7 +289,9 @@ class _Pump:
                 await asyncio.sleep(0)  # the reader has not caught up: let it
             elif self._backlog:  # not for a token whose text is held back
                 self._wake()
-        self._backlog.frame(wording.end(tally.close()))
+        usage = tally.close()
+        self._backlog.settle()
+        self._backlog.frame(wording.end(usage))
 
     def _note(self, event: RequestEvent, wording: Wording, tally: Tally) -> None:
         if isinstance(event, Delta):
@@ -287,6 +299,7 @@ class _Pump:
             self._backlog.delta(event)
         elif isinstance(event, Finished):
             tally.finish(event)
+            self._backlog.settle()
             self._backlog.frame(wording.finish(event))
         elif isinstance(event, Prefill):
             self._comment = b": prefill %d of %d tokens\n\n" % (event.done, event.total)
@@ -295,6 +308,7 @@ class _Pump:
 
     def _fail(self, error: LmxError) -> None:
         if self._committed:
+            self._backlog.settle()
             self._backlog.frame(self._call.wording.error(error))
         else:
             self._refusal = error
