@@ -1,8 +1,9 @@
-"""What a worker has to say, sent by a thread of its own so that the stepping thread never waits for the web process.
+"""What a worker has to say, sent so that the stepping thread never waits for the web process.
 
-``emit`` only appends to a queue. The writer joins everything queued into one frame. When the reader at the other end
-falls behind by more than ``limit_bytes``, the request with the most unsent bytes is ended with ``overloaded`` and
-what it had queued is dropped; all others keep every event.
+While nothing is unsent, ``emit`` sends at once, without blocking: for one stream the hand-over to another thread costs
+more than the sending. Else it only appends to a queue, whose writer thread joins everything queued into one frame. When
+the reader at the other end falls behind by more than ``limit_bytes``, the request with the most unsent bytes is ended
+with ``overloaded`` and what it had queued is dropped; all others keep every event.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from inference import ipc
 LIMIT_BYTES = 16 * 1024 * 1024
 _BLOCKED_POLL_S = 0.05
 _FRAME_EVENTS = 512
+_DIRECT_EVENTS = 8
 _REMEMBERED_VICTIMS = 1024
 
 
@@ -47,6 +49,9 @@ class Outbox:
         self._backlog_bytes = 0
         self._muted: deque[str] = deque(maxlen=_REMEMBERED_VICTIMS)
         self._closing = False
+        self._lock = threading.Lock()
+        self._unsent = False
+        self._rest = b""
         self._encoder = msgspec.msgpack.Encoder()
         self._thread = threading.Thread(target=self._write_for_ever, name="outbox", daemon=True)
 
@@ -54,8 +59,26 @@ class Outbox:
         self._thread.start()
 
     def emit(self, events: list[ipc.Event]) -> None:
-        """Queue ``events`` as one frame (or part of one). The list belongs to the outbox from here on."""
-        self._queue.put(events)
+        """Send ``events`` as one frame, or queue them. The list belongs to the outbox from here on."""
+        with self._lock:
+            if not self._unsent and len(events) <= _DIRECT_EVENTS and self._sent_at_once(events):
+                return
+            self._unsent = True
+            self._queue.put(events)
+
+    def _sent_at_once(self, events: list[ipc.Event]) -> bool:
+        """Try to send without waiting; a frame that went in part is left to the writer, whom ``emit`` wakes."""
+        if self._muted or not self._thread.is_alive():
+            return False
+        _, frame = self._frame(events)
+        try:
+            sent = self._socket.send(frame, socket.MSG_DONTWAIT)
+        except (OSError, ValueError):  # full, or broken: the writer finds out which
+            return False
+        if sent < len(frame):
+            self._unsent, self._rest = True, frame[sent:]
+            self._queue.put([])
+        return True
 
     def close(self, timeout_s: float) -> None:
         """Send what is queued, then end the writer; gives up after ``timeout_s``."""
@@ -65,14 +88,26 @@ class Outbox:
     def _write_for_ever(self) -> None:
         try:
             while not self._closing or self._backlog:
-                if self._backlog:
-                    _, frame = self._backlog.popleft()
-                    self._backlog_bytes -= len(frame)
-                else:
-                    _, frame = self._frame(self._gather(block=True))
-                self._send(frame)
+                self._send(self._next_frame())
+                self._note_sent()
         except (OSError, ValueError):
             self._on_broken()
+
+    def _next_frame(self) -> bytes:
+        """The oldest bytes not sent; waits for some."""
+        if self._backlog:
+            _, frame = self._backlog.popleft()
+            self._backlog_bytes -= len(frame)
+            return frame
+        events = self._gather(block=True)
+        rest, self._rest = self._rest, b""
+        return rest + self._frame(events)[1]
+
+    def _note_sent(self) -> None:
+        """When everything is out, the next ``emit`` may send by itself again."""
+        with self._lock:
+            if not self._backlog and self._queue.empty():
+                self._unsent = False
 
     def _gather(self, *, block: bool) -> list[ipc.Event]:
         """What is queued right now, up to a frame's worth, as one list; with ``block`` waits for the first piece."""

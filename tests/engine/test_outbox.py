@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -76,3 +77,45 @@ def test_an_event_too_large_for_a_frame_fails_its_request_alone(
     events, _ = read_until(pair[1], ipc.Drained)
     assert isinstance(events[0], ipc.Failed)
     assert isinstance(events[1], ipc.Delta)
+
+
+def test_each_thread_keeps_its_order_whether_a_frame_is_sent_at_once_or_queued(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """A small socket buffer makes frames go at once, in part, and by the writer, in turns."""
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    outbox = Outbox(pair[0], on_overload=lambda request: None, on_broken=lambda: None)
+    outbox.start()
+
+    def say(name: str) -> None:
+        for number in range(500):
+            outbox.emit([ipc.Delta(name, content=f"{number}:" + "x" * (number % 700))])
+
+    threads = [threading.Thread(target=say, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+
+    def end() -> None:
+        for thread in threads:
+            thread.join()
+        outbox.emit([ipc.Drained()])
+
+    closer = threading.Thread(target=end)
+    closer.start()
+    events, _ = read_until(pair[1], ipc.Drained)
+    closer.join()
+    outbox.close(PATIENCE_S)
+    for name in "abc":
+        numbers = [int(e.content.split(":")[0]) for e in events if isinstance(e, ipc.Delta) and e.request == name]
+        assert numbers == list(range(500))
+
+
+def test_what_is_said_while_nothing_waits_needs_no_other_thread(pair: tuple[socket.socket, socket.socket]) -> None:
+    outbox = Outbox(pair[0], on_overload=lambda request: None, on_broken=lambda: None)
+    outbox.start()
+    outbox.emit([ipc.Delta("r", content="now")])
+    pair[1].setblocking(False)
+    assert ipc.decode_events(next(iter(ipc.FrameSplitter().feed(pair[1].recv(1 << 16))))) == [
+        ipc.Delta("r", content="now")
+    ]
+    outbox.close(PATIENCE_S)

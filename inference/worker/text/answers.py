@@ -1,8 +1,8 @@
 """Turns the core's events into frames for the web process, on a thread of its own.
 
-The stepping thread only puts its events into a queue. Here tokens become text, stop strings are found and one frame
-per step is emitted, in the order of the steps; when this thread falls behind, the steps that wait are joined into one
-frame. A defect in one request's text ends that request and no other.
+The stepping thread puts its events into a queue (but for small steps, see ``Answers.put``). Here tokens become text,
+stop strings are found and one frame per step is emitted, in the order of the steps; when this thread falls behind, the
+steps that wait are joined into one frame. A defect in one request's text ends that request and no other.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from inference.worker.core.types import (
 from inference.worker.text.output import ChoiceOutput, OutputPlan
 
 log = logging.getLogger(__name__)
+
+_SMALL_STEP = 4
+"""Tokens and other events of one step up to which its text is made on the stepping thread."""
 
 Cancel = Callable[[str, int | None], None]
 """Ends one choice of a request in the core, or all of them."""
@@ -61,6 +64,10 @@ class Answer:
         )
 
 
+def _is_small(events: list[CoreEvent]) -> bool:
+    return sum(len(event.rows) if isinstance(event, Tokens) else 1 for event in events) <= _SMALL_STEP
+
+
 class Answers:
     """All started requests of one model. ``open`` before the core may know the request; ``put`` never blocks."""
 
@@ -70,6 +77,8 @@ class Answers:
         self._answers: dict[str, Answer] = {}
         self._queue: queue.SimpleQueue[tuple[float, list[CoreEvent]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="text", daemon=True)
+        self._handed_over = 0
+        self._worked_off = 0
         self._frame: list[ipc.Event] = []
         self._touched: dict[int, ChoiceOutput] = {}
         self._ended: list[str] = []
@@ -81,8 +90,19 @@ class Answers:
         self._answers[request] = answer
 
     def put(self, events: list[CoreEvent]) -> None:
-        """Take the events of one step; called on the stepping thread."""
-        self._queue.put((time.monotonic(), events))
+        """Take the events of one step; called on the stepping thread.
+
+        The text of a step of few rows is made at once, if the text thread has nothing to do: between two threads that
+        take turns in one interpreter the hand-over would cost the step more than the text does.
+        """
+        now = time.monotonic()
+        if self._handed_over == self._worked_off and _is_small(events):
+            for event in events:
+                self._event(event, now)
+            self._send()
+        else:
+            self._handed_over += 1
+            self._queue.put((now, events))
 
     def busy(self) -> bool:
         return bool(self._answers)
@@ -99,10 +119,12 @@ class Answers:
         going = True
         while going:
             item = self._queue.get()
+            taken = 0
             while True:
                 if item is None:
                     going = False
                 else:
+                    taken += 1
                     for event in item[1]:
                         self._event(event, item[0])
                 try:
@@ -110,6 +132,7 @@ class Answers:
                 except queue.Empty:
                     break
             self._send()
+            self._worked_off += taken
 
     def _send(self) -> None:
         """Emit one frame with everything gathered; forget ended requests only when their last event is out."""

@@ -86,6 +86,23 @@ def test_it_works(rig: Rig) -> None:
     assert 0 <= timings.queue_s <= timings.ttft_s <= timings.total_s
 
 
+def test_small_steps_are_made_where_they_are_put_unless_others_wait_before_them() -> None:
+    frames: list[list[ipc.Event]] = []
+    answers = Answers(frames.append, lambda key, choice: None)
+    answers.open("r", Answer(plan("r"), 1, n=8))
+    rows = [RowRef("r", choice) for choice in range(8)]
+    token = tokenizer().encode("a")[0]
+    answers.put([Tokens(rows[:1], [token])])
+    assert frames == [[ipc.Delta("r", content="a", token_ids=[token])]]
+    answers.put([Tokens(rows, [token] * 8)])
+    answers.put([Tokens(rows[:1], [token])])
+    assert len(frames) == 1
+    answers.start()
+    answers.close()
+    deltas = [event for event in frames[1] if isinstance(event, ipc.Delta)]
+    assert [(delta.choice, delta.content) for delta in deltas] == [(0, "aa"), *((at, "a") for at in range(1, 8))]
+
+
 def test_one_frame_holds_the_step_of_every_request(rig: Rig) -> None:
     for key in ("a", "b"):
         rig.answers.open(key, Answer(plan(key), 1, n=2))
