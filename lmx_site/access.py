@@ -3,6 +3,10 @@
 ``api_key`` guards inference, ``admin_key`` guards everything and opens inference too; with only ``api_key`` set it
 guards both. Without an admin key a client on this machine is the owner of the pages, no login. Keys come as bearer
 or ``x-api-key``; pages know a signed cookie that the login form sets and that inference never accepts.
+
+A *client* of the configuration has a priority, and may have a key of its own. That key opens inference from anywhere
+and names who asks; it closes nothing, which is what ``api_key`` and ``admin_key`` are for. The name of a client with a
+key is given to nobody who does not send it.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from django.core import signing
@@ -20,10 +24,13 @@ from django.http import HttpRequest
 
 from inference.errors import Forbidden, LmxError, Unauthorized
 from inference.principal import Principal, Scope
+from lmx_site.urgency import with_urgency
 
 Area = Literal["public", "inference", "admin", "pages"]
 
 COOKIE = "lmx_owner"
+OWN_NAMES = frozenset({"owner", "api_key"})
+"""Names of principals that no client can have a key for, or call itself by."""
 COOKIE_DAYS = 30
 _COOKIE_SALT = "lmx.owner"
 _BOTH: frozenset[Scope] = frozenset({"inference", "admin"})
@@ -47,16 +54,45 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class Client:
+    """A client of the configuration; ``key`` is the SHA-256 of its own, None where it is known by name alone."""
+
+    priority: int = 0
+    key: bytes | None = None
+
+    @classmethod
+    def of(cls, priority: int, key: str | None) -> Client:
+        return cls(priority, _digest(key) if key else None)
+
+
+@dataclass(frozen=True, slots=True)
 class Keys:
-    """The configured keys as SHA-256 digests, never as text; ``trust_lan`` as in the configuration."""
+    """The configured keys as SHA-256 digests, never as text; ``trust_lan`` and ``clients`` as in the configuration."""
 
     api: bytes | None = None
     admin: bytes | None = None
     trust_lan: bool = False
+    clients: Mapping[str, Client] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, api_key: str | None, admin_key: str | None, *, trust_lan: bool) -> Keys:
-        return cls(_digest(api_key) if api_key else None, _digest(admin_key) if admin_key else None, trust_lan)
+    def of(
+        cls, api_key: str | None, admin_key: str | None, *, trust_lan: bool, clients: Mapping[str, Client] | None = None
+    ) -> Keys:
+        api, admin = (_digest(key) if key else None for key in (api_key, admin_key))
+        return cls(api, admin, trust_lan, dict(clients or {}))
+
+    def holder(self, digest: bytes) -> str | None:
+        """The client whose key that is. Looks at all of them, so that the time it takes tells nothing."""
+        found = None
+        for name, client in self.clients.items():
+            if client.key is not None and hmac.compare_digest(digest, client.key):
+                found = name
+        return found
+
+    def has_key(self, name: str) -> bool:
+        """Whether that client is known by a key of its own."""
+        client = self.clients.get(name)
+        return client is not None and client.key is not None
 
     @property
     def login(self) -> bytes | None:
@@ -104,7 +140,9 @@ def decide(asked: Credentials, keys: Keys) -> Principal:
     needed = _NEEDED[where]
     if needed is not None and not principal.may(needed):
         raise _refusal(asked, keys, principal, needed)
-    return principal
+    if (client := keys.clients.get(principal.id)) is not None:
+        principal = replace(principal, priority=client.priority)
+    return with_urgency(principal, asked.headers) if where == "inference" else principal
 
 
 def _identify(asked: Credentials, keys: Keys, where: Area) -> Principal:
@@ -119,6 +157,8 @@ def _identify(asked: Credentials, keys: Keys, where: Area) -> Principal:
         return Principal("owner", "owner", _BOTH)
     if keys.api is not None and hmac.compare_digest(digest, keys.api):
         return Principal("key", "api_key", _BOTH if keys.admin is None else _INFERENCE)
+    if (holder := keys.holder(digest)) is not None:
+        return Principal("key", holder, _BOTH if keys.login is None and local else _INFERENCE)
     name = _client_name(asked, keys)
     if keys.api is None and keys.admin is None and local:
         return Principal("owner", name, _BOTH)
@@ -188,12 +228,17 @@ def _cookie_content(keys: Keys) -> str:
 def _client_name(asked: Credentials, keys: Keys) -> str:
     """Bearer text, else ``X-Client``, else user agent and address: printable, short, and no secret."""
     token = _token(asked.headers)
-    if token and keys.login is None:
-        return _masked(token)
-    if client := _clean(asked.headers.get("x-client", "")):
-        return client
+    if token and keys.login is None and not _taken(name := _masked(token), keys):
+        return name
+    if (name := _clean(asked.headers.get("x-client", ""))) and not _taken(name, keys):
+        return name
     agent = _clean(asked.headers.get("user-agent", "")).split(" ", 1)[0]
     return f"{agent or 'unknown'} at {asked.address or 'unknown'}"
+
+
+def _taken(name: str, keys: Keys) -> bool:
+    """Whether that name is proved by a key, and not just said."""
+    return name in OWN_NAMES or keys.has_key(name)
 
 
 def _masked(token: str) -> str:

@@ -11,15 +11,18 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from inference.engine.settings import EngineSettings
 from lmx_site import paths
-from lmx_site.access import is_loopback
+from lmx_site.access import OWN_NAMES, is_loopback
 from lmx_site.config_model import (
+    CacheSection,
+    ClientName,
+    ClientSection,
     EngineSection,
     LoggingSection,
     MemorySection,
@@ -31,6 +34,7 @@ from lmx_site.config_model import (
 from lmx_site.config_yaml import Document, KeyPath, parse_scalar, read_document
 
 PREFIX = "LMX_"
+_CLIENTS = "clients"  # the one part of the file whose keys are the owner's own names
 _MB = 1024 * 1024
 
 
@@ -43,6 +47,8 @@ class Config(Section):
     logging: LoggingSection = LoggingSection()
     security: SecuritySection = SecuritySection()
     engine: EngineSection = EngineSection()
+    cache: CacheSection = CacheSection()
+    clients: dict[ClientName, ClientSection] = {}
 
     def engine_settings(self, home: Path) -> EngineSettings:
         """What the engine needs of it."""
@@ -61,6 +67,7 @@ class Config(Section):
             queue_limit=engine.queue_limit,
             slots=engine.slots,
             drain_s=engine.drain_sec,
+            idle_unload_s=self.models.idle_unload_sec,
             cancel_grace_s=engine.cancel_grace_sec,
             heartbeat_s=engine.heartbeat_sec,
             heartbeat_misses=engine.heartbeat_misses,
@@ -120,7 +127,7 @@ def load_config(path: Path | None = None, env: Mapping[str, str] = os.environ) -
     sources = _Sources(file, document.lines)
     located = [(line, f"{file}:{line}: {text}") for line, text in document.problems]
     values = {name: dict(v) if isinstance(v, dict) else v for name, v in document.values.items()}
-    values = {name: {} if v is None and name in SECTIONS else v for name, v in values.items()}
+    values = {name: {} if v is None and name in (*SECTIONS, _CLIENTS) else v for name, v in values.items()}
     problems += _apply_environment(values, env, sources)
     try:
         config = Config.model_validate(values)
@@ -181,9 +188,14 @@ def _from_text(section: str, key: str, text: str) -> Any:
         value = parse_scalar(text)
         return value if isinstance(value, list) else [part.strip() for part in text.split(",") if part.strip()]
     default = SECTIONS[section].model_fields[key].default
-    if isinstance(default, bool | int | float | dict) or (section, key) == ("memory", "cap_mb"):
+    if isinstance(default, bool | int | float | dict) or _may_be_number(annotation):
         return parse_scalar(text)
     return text
+
+
+def _may_be_number(annotation: Any) -> bool:
+    kinds = [get_args(part)[0] if get_origin(part) is Annotated else part for part in get_args(annotation)]
+    return int in kinds or float in kinds
 
 
 def _forget(sources: _Sources, path: KeyPath) -> None:
@@ -194,6 +206,13 @@ def _forget(sources: _Sources, path: KeyPath) -> None:
 def _keys_of(section: str) -> list[str]:
     kind = SECTIONS.get(section)
     return list(kind.model_fields) if kind is not None else []
+
+
+def _siblings(path: KeyPath) -> list[str]:
+    """The keys that may stand where the last one of ``path`` stands, or below a section or client that is meant."""
+    if path[0] == _CLIENTS:
+        return list(ClientSection.model_fields) if len(path) > 1 else []
+    return _keys_of(path[0])
 
 
 def _all_variables() -> list[str]:
@@ -213,7 +232,7 @@ def _sentence(item: ErrorDetails, path: KeyPath) -> str:
     name, kind = ".".join(path), item["type"]
     if kind == "extra_forbidden":
         return _unknown_key(path)
-    secret = path[0] == "security" and path[-1].endswith("_key")
+    secret = (path[0] == "security" and path[-1].endswith("_key")) or (path[0] == _CLIENTS and path[-1] != "priority")
     shown = "what was given" if secret else _shown(item["input"])
     context = item.get("ctx", {})
     if kind == "refused":
@@ -225,7 +244,7 @@ def _sentence(item: ErrorDetails, path: KeyPath) -> str:
         valid = [part.strip(" '") for part in wanted.replace(" or ", ",").split(",")]
         return f"{name} must be one of {', '.join(valid)}, not {shown}{_suggest(str(item['input']), valid)}"
     if kind in ("model_type", "model_attributes_type") or (len(path) == 1 and kind.endswith("_type")):
-        return f"{name} must hold keys such as '{next(iter(_keys_of(path[0])), 'key')}:', not {shown}"
+        return f"{name} must hold keys such as '{next(iter(_siblings(path)), 'name')}:', not {shown}"
     return f"{name} must be {_wanted(kind, context, path)}, not {shown}"
 
 
@@ -259,10 +278,10 @@ def _unknown_key(path: KeyPath) -> str:
         homes = [f"{section}.{key}" for section in SECTIONS if key in _keys_of(section)]
         if homes:
             return f"{key} stands at the top but belongs under its section: {' or '.join(homes)}"
-        return f"{key} is not a section{_suggest(key, list(SECTIONS))}"
-    siblings = [f"{path[0]}.{sibling}" for sibling in _keys_of(path[0])]
+        return f"{key} is not a section{_suggest(key, [*SECTIONS, _CLIENTS])}"
+    siblings = [".".join((*path[:-1], sibling)) for sibling in _siblings(path)]
     everything = [f"{section}.{other}" for section in SECTIONS for other in _keys_of(section)]
-    elsewhere = [other for other in everything if other.partition(".")[2] == key]
+    elsewhere = [other for other in everything if other.partition(".")[2] == key and path[0] != _CLIENTS]
     if elsewhere:
         return f"{name} is not a key; did you mean {elsewhere[0]}?"
     return f"{name} is not a key{_suggest(name, siblings)}"
@@ -288,7 +307,8 @@ def _default(path: KeyPath) -> Any:
 def _contradictions(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """What each key allows on its own but not together."""
     server, security, memory = config.server, config.security, config.memory
-    keyless = security.api_key is None and security.admin_key is None
+    keys = [security.api_key, security.admin_key, *(client.key for client in config.clients.values())]
+    keyless = not any(keys)
     if not is_loopback(server.host) and keyless and not security.trust_lan:
         text = (
             f"server.host {server.host} can be reached from other machines; set security.api_key (or admin_key), "
@@ -301,6 +321,22 @@ def _contradictions(config: Config) -> Iterator[tuple[KeyPath, str]]:
             f"memory.max_memory_percent ({memory.max_memory_percent:g})"
         )
         yield ("memory", "oom_threshold_percent"), text
+
+    yield from _doubtful_clients(config)
+
+
+def _doubtful_clients(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """A key must tell who asks; the names that the server gives out itself have keys of their own."""
+    taken = {key.get_secret_value() for key in (config.security.api_key, config.security.admin_key) if key}
+    for name, client in config.clients.items():
+        path = ("clients", name, "key")
+        if client.key is None:
+            continue
+        if name in OWN_NAMES:
+            yield path, f"clients.{name} can have no key of its own: security has it"
+        if client.key.get_secret_value() in taken:
+            yield path, f"clients.{name}.key is another one's key too; each needs its own"
+        taken.add(client.key.get_secret_value())
 
 
 _config: Config | None = None

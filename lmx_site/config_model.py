@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 _HOST_NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$")
+_LONGEST_NAME = 64
 _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/\s?#]*$")
 
 
@@ -108,7 +109,14 @@ def _text_to_path(value: object) -> object:
     return _path(value)
 
 
+def _client_name(value: str) -> str:
+    if not value.isprintable() or len(value) > _LONGEST_NAME or value != value.strip():
+        raise _refuse(f"is not a name: printable characters, {_LONGEST_NAME} at most, no spaces around them")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_some_text)]
+ClientName = Annotated[str, AfterValidator(_some_text), AfterValidator(_client_name)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Directory = Annotated[Path, BeforeValidator(_text_to_path)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
@@ -141,6 +149,7 @@ class ModelsSection(Section):
     auto_load: list[Text] = []
     aliases: dict[Text, Text] = {}
     quantization_preference: Text = "4bit"
+    idle_unload_sec: Annotated[float, Field(ge=1, le=31_536_000)] | None = None
     demo: bool = True
 
 
@@ -171,6 +180,21 @@ class SecuritySection(Section):
     admin_key: Key | None = None
     trust_lan: bool = False
     cors_origins: list[Annotated[str, AfterValidator(_origin)]] = []
+
+
+class ClientSection(Section):
+    """One client by its name: how urgent its requests are, and a key of its own if it shall have one."""
+
+    priority: Annotated[Literal["low", "normal", "high"], BeforeValidator(_lower)] = "normal"
+    key: Key | None = None
+
+
+class CacheSection(Section):
+    """Keeping what models have read, so that the same beginning of a prompt is not read again."""
+
+    memory_mb: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    disk: bool = True
+    disk_gb: Annotated[float, Field(ge=0, le=100_000)] = 20
 
 
 _ENDING_S = 2.0

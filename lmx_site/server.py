@@ -25,6 +25,7 @@ from lmx_site.listen import bind
 from lmx_site.open_files import raise_limit
 from lmx_site.paths import home as lmx_home
 from lmx_site.secret import ensure_secret_key
+from lmx_site.urgency import PRIORITIES
 
 if TYPE_CHECKING:
     from lmx_site.runtime import Runtime
@@ -125,6 +126,10 @@ def _keys(config: Config) -> access.Keys:
         security.api_key.get_secret_value() if security.api_key else None,
         security.admin_key.get_secret_value() if security.admin_key else None,
         trust_lan=security.trust_lan,
+        clients={
+            name: access.Client.of(PRIORITIES[client.priority], client.key.get_secret_value() if client.key else None)
+            for name, client in config.clients.items()
+        },
     )
 
 
