@@ -160,7 +160,7 @@ class VllmMlxBackend:
             return
         tokens = len(ready.prompt.tokens)
         core = replace(ready.core, max_tokens=max(1, min(max_tokens, self._text.context - tokens)))
-        self._answers.open(request, Answer(ready.plan, tokens, core.n, ready.echo))
+        self._answers.open(request, Answer(ready.plan, tokens, core.n, ready.echo, core.prompt_logprobs is not None))
         self._core.submit(core)
 
     def cancel(self, request: str) -> None:

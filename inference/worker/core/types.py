@@ -1,8 +1,9 @@
 """What goes into the stepping core and what comes out of it. Imports neither MLX nor the model libraries.
 
 A *request* has a key and ``n`` *choices*; each choice is one *row* of the decode batch. A request's events come in the
-order ``Started``, ``PrefillProgress``..., ``Tokens`` (shared by all rows of a step), then one ``ChoiceFinished`` per
-choice, or one ``RequestFailed`` for the whole request, which ends all its choices at once.
+order ``Started``, ``PrefillProgress``..., ``PromptLogprobs`` (where asked for), ``Tokens`` (shared by all rows of a
+step), then one ``ChoiceFinished`` per choice, or one ``RequestFailed`` for the whole request, which ends all its
+choices at once.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class CoreRequest:
 
     ``eos`` are the token ids that end an answer; leave it empty to ignore EOS. ``constraints`` is empty, or has one
     entry per choice (a constraint has state, so choices never share one). ``max_tokens`` is at least 1. Choice ``i``
-    of a request with a seed draws from the seed and ``i``; without a seed from fresh randomness.
+    of a request with a seed draws from the seed and ``i``; without a seed from fresh randomness. ``prompt_logprobs``
+    asks for the prompt's own log probabilities with that many alternatives (``PromptLogprobs``); such a prompt is
+    computed whole, nothing of it is taken from the prefix cache.
     """
 
     key: str
@@ -61,6 +64,7 @@ class CoreRequest:
     sampling: Sampling = field(default_factory=Sampling)
     n: int = 1
     constraints: Sequence[Constraint | None] = ()
+    prompt_logprobs: int | None = None
 
 
 class RowRef(NamedTuple):
@@ -87,11 +91,24 @@ class Started:
 
 @dataclass(slots=True)
 class PrefillProgress:
-    """``done`` of ``total`` prompt tokens are in the cache."""
+    """``done`` of ``total`` prompt tokens are in the cache, ``cached`` of them from an earlier request, not computed.
+
+    Every request has at least one before its first token; ``cached`` is the same in all of one request.
+    """
 
     key: str
     done: int
     total: int
+    cached: int = 0
+
+
+@dataclass(slots=True)
+class PromptLogprobs:
+    """One entry per prompt token, None for the first, which nothing precedes. Before the request's first token."""
+
+    key: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs | None]
 
 
 @dataclass(slots=True)
@@ -135,7 +152,7 @@ class RequestFailed:
     param: str | None = None
 
 
-CoreEvent: TypeAlias = Started | PrefillProgress | Tokens | ChoiceFinished | RequestFailed
+CoreEvent: TypeAlias = Started | PrefillProgress | PromptLogprobs | Tokens | ChoiceFinished | RequestFailed
 
 
 @dataclass(slots=True)

@@ -50,6 +50,8 @@ def check(request: CoreRequest, vocab_size: int) -> None:
         raise Refusal(f"n must be at least 1, not {request.n}", "n")
     if request.constraints and len(request.constraints) != request.n:
         raise Refusal(f"{len(request.constraints)} constraints for {request.n} choices", "response_format")
+    if not 0 <= (request.prompt_logprobs or 0) <= _MAX_TOP_LOGPROBS:
+        raise Refusal(f"prompt_logprobs must be between 0 and {_MAX_TOP_LOGPROBS}", "prompt_logprobs")
     _check_sampling(request.sampling)
     for token, bias in request.sampling.logit_bias.items():
         if not 0 <= token < vocab_size:

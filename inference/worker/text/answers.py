@@ -8,6 +8,7 @@ steps that wait are joined into one frame. A defect in one request's text ends t
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -21,12 +22,13 @@ from inference.worker.core.types import (
     ChoiceFinished,
     CoreEvent,
     PrefillProgress,
+    PromptLogprobs,
     RequestFailed,
     Started,
     TokenLogprobs,
     Tokens,
 )
-from inference.worker.text.output import ChoiceOutput, OutputPlan
+from inference.worker.text.output import ChoiceOutput, OutputPlan, wire_logprob
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +41,17 @@ Cancel = Callable[[str, int | None], None]
 
 @dataclass
 class Answer:
-    """One started request. An output is None once its choice has had its last event. Times are monotonic seconds."""
+    """One started request. An output is None once its choice has had its last event. Times are monotonic seconds.
+
+    ``logprobs_first``: the prompt's log probabilities come before its ``echo``.
+    """
 
     plan: OutputPlan
     prompt_tokens: int
     n: int
     echo: str = ""
+    logprobs_first: bool = False
+    cached_tokens: int = 0
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
     first_token: float | None = None
@@ -159,8 +166,9 @@ class Answers:
         elif isinstance(event, Started):
             self._started(event, now)
         elif isinstance(event, PrefillProgress):
-            if event.key in self._answers:
-                self._frame.append(ipc.Prefill(event.key, event.done, event.total))
+            self._prefill(event)
+        elif isinstance(event, PromptLogprobs):
+            self._prompt_logprobs(event)
         else:
             self._failed(event)
 
@@ -170,8 +178,29 @@ class Answers:
             return
         answer.started = now
         self._frame.append(ipc.Started(event.key))
+        if not answer.logprobs_first:
+            self._echo(event.key, answer)
+
+    def _echo(self, request: str, answer: Answer) -> None:
         if answer.echo:
-            self._frame.extend(ipc.Delta(event.key, choice, content=answer.echo) for choice in range(answer.n))
+            self._frame.extend(ipc.Delta(request, choice, content=answer.echo) for choice in range(answer.n))
+
+    def _prefill(self, event: PrefillProgress) -> None:
+        answer = self._answers.get(event.key)
+        if answer is not None:
+            answer.cached_tokens = event.cached
+            self._frame.append(ipc.Prefill(event.key, event.done, event.total))
+
+    def _prompt_logprobs(self, event: PromptLogprobs) -> None:
+        answer = self._answers.get(event.key)
+        if answer is None or not any(answer.outputs):
+            return
+        table, nothing = answer.plan.table, TokenLogprobs(math.nan, [], [])
+        pairs = zip(event.token_ids, event.logprobs, strict=True)
+        entries = [wire_logprob(table, token, nothing if logprob is None else logprob) for token, logprob in pairs]
+        self._frame.append(ipc.PromptLogprobs(event.key, entries))
+        if answer.logprobs_first:
+            self._echo(event.key, answer)
 
     def _tokens(self, event: Tokens, now: float) -> None:
         logprobs: list[TokenLogprobs | None] | list[None] = event.logprobs or [None] * len(event.rows)
@@ -210,6 +239,7 @@ class Answers:
         usage = ipc.Usage(
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=output.completion_tokens,
+            cached_tokens=answer.cached_tokens,
             reasoning_tokens=output.reasoning_tokens,
         )
         self._frame.append(

@@ -84,7 +84,7 @@ class ChoiceOutput:
         if token in self._plan.eos:
             return
         if logprobs is not None:
-            self._waiting.append((self._content_in, self._logprob(token, logprobs)))
+            self._waiting.append((self._content_in, wire_logprob(self._plan.table, token, logprobs)))
         text = self._detokenizer.add(token)
         if self._plain:
             if text:
@@ -176,17 +176,18 @@ class ChoiceOutput:
         self._open_delta().tools.append(fragment)
         self.calls += 1
 
-    def _logprob(self, token: int, logprobs: TokenLogprobs) -> ipc.TokenLogprob:
-        table = self._plan.table
-        raw = table.raw_of(token)
-        top = []
-        for index, logprob in zip(logprobs.top_ids, logprobs.top_logprobs, strict=True):
-            bytes_ = table.raw_of(index)
-            top.append(ipc.TopLogprob(index, bytes_.decode("utf-8", "replace"), bytes_, logprob))
-        return ipc.TokenLogprob(token, raw.decode("utf-8", "replace"), raw, logprobs.logprob, top)
-
     def _release_logprobs(self) -> None:
         """Let out the entries of tokens whose text is out at least in part, and those that precede them."""
         nothing_held = self.stopped is None and self._content_out == self._content_in
         while self._waiting and (nothing_held or self._waiting[0][0] < self._content_out):
             self._open_delta().logprobs.append(self._waiting.popleft()[1])
+
+
+def wire_logprob(table: TokenTable, token: int, logprobs: TokenLogprobs) -> ipc.TokenLogprob:
+    """A token's log probabilities with the texts and bytes of the tokens."""
+    raw = table.raw_of(token)
+    top = []
+    for index, logprob in zip(logprobs.top_ids, logprobs.top_logprobs, strict=True):
+        bytes_ = table.raw_of(index)
+        top.append(ipc.TopLogprob(index, bytes_.decode("utf-8", "replace"), bytes_, logprob))
+    return ipc.TokenLogprob(token, raw.decode("utf-8", "replace"), raw, logprobs.logprob, top)
