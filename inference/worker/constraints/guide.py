@@ -9,8 +9,10 @@ that end an answer only where the text may end. Nothing is ever repaired afterwa
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,8 @@ from transformers import PreTrainedTokenizerFast
 
 from inference.errors import InvalidRequest, Unsupported
 from inference.ipc import OutputFormat
+from inference.worker.constraints.formats import Grammar, format_grammar
 from inference.worker.core.types import Bitmask, ConstraintError
-
-MAX_SOURCE_CHARACTERS = 1_000_000
-WHITESPACE = r"[ \n\r\t]{0,64}"
-"""Between the parts of a JSON text. Bounded, because small models otherwise go on with newlines for ever."""
 
 LIMITS: dict[str, Any] = {
     "max_grammar_size": 500_000,
@@ -62,10 +61,14 @@ class Guide:
     def finished(self) -> bool:
         return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
 
+    def begun_with(self, tokens: Sequence[int]) -> bool:
+        """Take what the prompt has of the answer already; False if the grammar does not allow it."""
+        return bool(self._matcher.try_consume_tokens(list(tokens)) == len(tokens)) and not self._matcher.is_error()
+
     def _check(self) -> None:
         """The grammar may not go on: too much work for one token, or a contradiction that only decoding showed."""
         if self._matcher.is_error():
-            raise ConstraintError(_first_line(self._matcher.get_error()))
+            raise ConstraintError(first_line(self._matcher.get_error()))
 
 
 class Compiler:
@@ -75,94 +78,83 @@ class Compiler:
         self._tokenizer = tokenizer
         self._vocabulary = max(vocabulary, len(tokenizer))
         self._eos = sorted(token for token in eos if 0 <= token < self._vocabulary)
-        self._tokens: LLTokenizer | None = None
-        self._compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
 
     @property
     def available(self) -> bool:
         """Whether this model's tokenizer can be constrained at all."""
         return isinstance(self._tokenizer, PreTrainedTokenizerFast)
 
+    @cached_property
+    def special(self) -> Mapping[str, int]:
+        """The tokens that a grammar must name, because no text stands for them, by their text."""
+        tokens = self._ll_tokenizer
+        added = getattr(self._tokenizer, "added_tokens_decoder", {})
+        return {str(token.content): index for index, token in added.items() if tokens.is_special_token(index)}
+
+    def tokens_of(self, text: str) -> list[int]:
+        """A text as it stands within an answer."""
+        tokens: list[int] = self._ll_tokenizer.tokenize_str(text)
+        return tokens
+
     def compile(self, output_format: OutputFormat) -> Callable[[], Guide]:
         """A maker of fresh guides. Raises ``InvalidRequest`` that says what is wrong with schema or grammar."""
-        key = (output_format.kind, _source(output_format))
-        matcher = self._compiled.get(key)
+        return self.build([self.format(output_format)], output_format.kind)
+
+    def format(self, output_format: OutputFormat) -> Grammar:
+        """The grammar of a format, checked as far as that goes without building it."""
+        kind = output_format.kind
+        try:
+            return format_grammar(output_format)
+        except RecursionError:
+            raise refuse(kind, "it is nested too deeply") from None
+        except ValueError as error:
+            raise refuse(kind, first_line(str(error))) from error
+
+    def build(self, grammars: Sequence[Grammar], kind: str = "") -> Callable[[], Guide]:
+        """A maker of fresh guides under the first of ``grammars``, which may use the others by name.
+
+        ``kind`` is the kind of format that is to blame when llguidance refuses it. Called on CPU threads; of the
+        grammars that were used last some are kept.
+        """
+        source = json.dumps({"grammars": grammars}, ensure_ascii=False)
+        with self._lock:
+            matcher = self._compiled.get(source)
         if matcher is None:
-            matcher = self._build(*key)
-            self._compiled[key] = matcher
+            matcher = self._matcher(source, kind)
+        with self._lock:
+            self._compiled[source] = matcher
+            self._compiled.move_to_end(source)
             if len(self._compiled) > _CACHED_GRAMMARS:
                 self._compiled.popitem(last=False)
-        self._compiled.move_to_end(key)
         return lambda: Guide(matcher.deep_copy(), self._vocabulary)
 
-    def _build(self, kind: str, source: str) -> LLMatcher:
-        if len(source) > MAX_SOURCE_CHARACTERS:
-            raise _refuse(kind, f"it is longer than {MAX_SOURCE_CHARACTERS} characters")
-        try:
-            grammar = _GRAMMARS[kind](source)
-        except ValueError as error:
-            raise _refuse(kind, str(error)) from error
-        matcher = LLMatcher(self._ll_tokenizer(), grammar, log_level=0, limits=LLParserLimits(**LIMITS))
+    def _matcher(self, source: str, kind: str) -> LLMatcher:
+        matcher = LLMatcher(self._ll_tokenizer, source, log_level=0, limits=LLParserLimits(**LIMITS))
         trial = matcher.deep_copy()
         if not trial.is_error():
             trial.compute_bitmask()  # some contradictions show only here
         if trial.is_error():
-            raise _refuse(kind, _first_line(trial.get_error()))
+            raise refuse(kind, first_line(trial.get_error()))
         return matcher
 
+    @cached_property
     def _ll_tokenizer(self) -> LLTokenizer:
         """Made when first needed: it takes about a second for a large vocabulary."""
-        if self._tokens is None:
-            try:
-                self._tokens = from_tokenizer(self._tokenizer, n_vocab=self._vocabulary, eos_token=self._eos)
-            except ValueError as error:
-                raise Unsupported(
-                    f"Constrained output needs a fast tokenizer, which this model does not have: {error}",
-                    param="response_format",
-                ) from error
-        return self._tokens
+        try:
+            return from_tokenizer(self._tokenizer, n_vocab=self._vocabulary, eos_token=self._eos)
+        except ValueError as error:
+            raise Unsupported(
+                f"Constrained output needs a fast tokenizer, which this model does not have: {error}",
+                param="response_format",
+            ) from error
 
 
-def _source(output_format: OutputFormat) -> str:
-    if output_format.kind == "json_schema":
-        return json.dumps(output_format.schema if output_format.schema is not None else {}, sort_keys=False)
-    if output_format.kind == "choice":
-        return json.dumps(output_format.choices)
-    return output_format.text or ""
-
-
-def _json_grammar(schema: str) -> str:
-    grammar: str = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": WHITESPACE})
-    return grammar
-
-
-def _regex_grammar(regex: str) -> str:
-    grammar: str = LLMatcher.grammar_from_regex(regex)
-    return grammar
-
-
-def _lark_grammar(lark: str) -> str:
-    grammar: str = LLMatcher.grammar_from_lark(lark)
-    return grammar
-
-
-def _choice_grammar(source: str) -> str:
-    choices = json.loads(source)
-    if not choices or "" in choices:
-        raise ValueError("choices must be a list of texts, none of them empty")
-    return _lark_grammar("start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices))
-
-
-_GRAMMARS: dict[str, Callable[[str], str]] = {
-    "json_object": lambda _: _json_grammar('{"type": "object"}'),
-    "json_schema": _json_grammar,
-    "regex": _regex_grammar,
-    "grammar": _lark_grammar,
-    "choice": _choice_grammar,
-}
-
-
-def _refuse(kind: str, reason: str) -> InvalidRequest:
+def refuse(kind: str, reason: str) -> InvalidRequest:
+    """``kind`` of format, or "" for calls."""
+    if not kind:
+        return InvalidRequest(f"The tools cannot be enforced: {reason}", param="tools")
     return InvalidRequest(f"The {kind} of response_format cannot be enforced: {reason}", param="response_format")
 
 
@@ -170,7 +162,7 @@ _WORDS = {"NoExtensionBias": "it allows no text at all, because a definition in 
 """For those of llguidance's messages that say nothing to people."""
 
 
-def _first_line(message: str) -> str:
+def first_line(message: str) -> str:
     """llguidance appends its inner state after ``<state>``; regex errors need their following lines."""
     for sign, words in _WORDS.items():
         if sign in message:

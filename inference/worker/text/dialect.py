@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inference.worker.constraints.calls import SYNTAXES as CALL_SYNTAXES
+from inference.worker.constraints.calls import CallSyntax
 from inference.worker.constraints.gate import Reasoning
 from inference.worker.text import harmony
 from inference.worker.text.chat import opens_reasoning
@@ -20,6 +22,7 @@ from inference.worker.vllm_compat.parsers import (
 )
 
 HARMONY_REASONING = ("gpt_oss", "harmony")
+_ANALYSIS = ("<|channel|>analysis<|message|>", "<|end|>")
 
 _TOOL_MARKERS = (
     ("<|call|>", "harmony"),
@@ -56,10 +59,14 @@ _REASONING_BY_MODEL_TYPE = (
 
 @dataclass(frozen=True)
 class Dialect:
-    """The parsers of one model by vllm-mlx's names; None where it has no such habit."""
+    """The parsers of one model by vllm-mlx's names; None where it has no such habit.
+
+    ``call_form`` says which of the ways that one parser reads is this model's own, as ``calls.SYNTAXES`` names it.
+    """
 
     tool_parser: str | None = None
     reasoning_parser: str | None = None
+    call_form: str = ""
 
     @property
     def channels(self) -> bool:
@@ -77,12 +84,15 @@ class Dialect:
             return None
         return SYNTAXES[CANONICAL.get(self.tool_parser, self.tool_parser)]
 
-    def splitter(self, prompt: str, *, tools: bool) -> Splitter:
-        """A fresh one for a choice whose prompt is ``prompt``."""
+    def splitter(self, prompt: str, *, tools: bool, begun: str = "") -> Splitter:
+        """A fresh one for a choice whose prompt is ``prompt``, which ends with ``begun``."""
         if self.channels:
             return harmony.Channels(tools=tools)
         tags = self.tags
-        return Plain() if tags is None else Tags(*tags, opened=opens_reasoning(prompt, tags[0]))
+        if tags is None:
+            return Plain()
+        opened = opens_reasoning(prompt, tags[0]) or begun.rfind(tags[0]) > begun.rfind(tags[1])
+        return Tags(*tags, opened=opened)
 
     def markers(self, *, tools: bool) -> frozenset[str]:
         """Texts that the parsers must see, also where a special token makes the whole or a part of one."""
@@ -93,18 +103,30 @@ class Dialect:
             seen |= set(self.syntax.markers)
         return frozenset(seen)
 
-    def constrained_after(self, prompt: str, vocabulary: Mapping[str, int]) -> Reasoning | None:
-        """When a constraint on the answer begins; None for at once."""
+    @property
+    def forms(self) -> tuple[CallSyntax, ...]:
+        """The ways in which a grammar can write this model's calls."""
+        name = self.call_form or CANONICAL.get(self.tool_parser or "", self.tool_parser or "")
+        return CALL_SYNTAXES.get(name, ())
+
+    @property
+    def bare_calls(self) -> bool:
+        """Whether this model writes its calls without a marker."""
+        return self.tool_parser is not None and CANONICAL.get(self.tool_parser, self.tool_parser) == "llama"
+
+    def reasoning(self, prompt: str, vocabulary: Mapping[str, int], begun: str = "") -> Reasoning | None:
+        """How the answer to this prompt separates its reasoning; None if this model does not reason.
+
+        ``begun`` is the text of the answer that the prompt has already.
+        """
         if self.channels:
-            return Reasoning(harmony.ANSWER_BEGINS)
+            return None if begun else Reasoning(*_ANALYSIS, open=False, within=True)
         if (tags := self.tags) is None:
             return None
-        end = re.compile(re.escape(tags[1]))
-        if opens_reasoning(prompt, tags[0]):
-            return Reasoning(end)
-        if prompt.rstrip().endswith(tags[1]) or tags[0] not in vocabulary:
-            return None
-        return Reasoning(end, open=False, start_token=vocabulary[tags[0]])
+        if opens_reasoning(prompt, tags[0]) or begun.rfind(tags[0]) > begun.rfind(tags[1]):
+            return Reasoning(*tags)
+        ended = prompt.rstrip().endswith(tags[1]) or tags[1] in begun
+        return Reasoning(*tags, open=False, start_token=None if ended or begun else vocabulary.get(tags[0]))
 
 
 def detect(
@@ -123,10 +145,19 @@ def detect(
     _known(tool_parser, tool_parser_names(), "tool_parser")
     _known(reasoning_parser, reasoning_parser_names(), "reasoning_parser")
     kind = str(config.get("model_type", "")).lower()
+    calls = tool_parser or (_tool_parser(template, kind) if tools else None)
     return Dialect(
-        tool_parser or (_tool_parser(template, kind) if tools else None),
+        calls,
         reasoning_parser or _reasoning_parser(template, vocabulary, kind),
+        _mistral_form(template) if calls == "mistral" else "",
     )
+
+
+def _mistral_form(template: str) -> str:
+    """Three generations of one family, told apart by what the template writes of earlier calls."""
+    if "[ARGS]" in template:
+        return "mistral_args"
+    return "mistral_list" if re.search(r"\[TOOL_CALLS\]\s*\[", template) else ""
 
 
 def _known(name: str | None, names: Collection[str], option: str) -> None:

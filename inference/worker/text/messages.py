@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inference.errors import InvalidRequest
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+_SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 Message = dict[str, Any]
 
 
-def normalise(messages: Sequence[Mapping[str, Any]], *, arguments_as_text: bool, developer: bool) -> list[Message]:
+def normalise(
+    messages: Sequence[Mapping[str, Any]], *, arguments_as_text: bool, developer: bool, short_ids: bool = False
+) -> list[Message]:
     """Every message with a known role and its content as one text; what was wrong is named by its place.
 
     ``arguments_as_text`` leaves the arguments of tool calls as JSON text, else they become a mapping. Without
-    ``developer`` that role is written ``system``. The system messages at the beginning become one, as most templates
+    ``developer`` that role is written ``system``. With ``short_ids`` the ids of calls are nine letters and digits, as
+    Mistral's templates demand. The system messages at the beginning become one, as most templates
     allow no second.
     """
     if not messages:
@@ -29,6 +35,8 @@ def normalise(messages: Sequence[Mapping[str, Any]], *, arguments_as_text: bool,
         clean = _message(message, f"messages[{index}]", names, arguments_as_text)
         if clean["role"] == "developer" and not developer:
             clean["role"] = "system"
+        if short_ids:
+            _shorten_ids(clean)
         made.append(clean)
     return _merge_leading_system(made)
 
@@ -50,13 +58,19 @@ def fold_system(messages: Sequence[Message]) -> list[Message]:
     return made
 
 
+def fold_late_system(messages: Sequence[Message]) -> list[Message]:
+    """For templates that know a system message only at the beginning."""
+    first = [messages[0]] if messages[0]["role"] in ("system", "developer") else []
+    return [*first, *fold_system(messages[len(first) :])]
+
+
 def _message(message: Mapping[str, Any], place: str, names: dict[str, str], arguments_as_text: bool) -> Message:
     role = message.get("role")
     if role not in ROLES:
         raise InvalidRequest(f"{place}.role is {role!r}; it must be one of {', '.join(ROLES)}", param=f"{place}.role")
     clean: Message = {
         "role": role,
-        "content": _text(message.get("content"), role, place, bool(message.get("tool_calls"))),
+        "content": _text(message.get("content"), role, place),
     }
     if message.get("name"):
         clean["name"] = message["name"]
@@ -69,11 +83,11 @@ def _message(message: Mapping[str, Any], place: str, names: dict[str, str], argu
     return clean
 
 
-def _text(content: Any, role: str, place: str, calls: bool) -> str:
+def _text(content: Any, role: str, place: str) -> str:
     if isinstance(content, str):
         return content
     if content is None:
-        if role == "assistant" and calls:
+        if role in ("assistant", "tool"):  # clients send back what they got, also an answer that was reasoning only
             return ""
         raise InvalidRequest(f"{place}.content must not be null for the role {role}", param=f"{place}.content")
     if not isinstance(content, Sequence):
@@ -148,6 +162,20 @@ def _tool_result(message: Mapping[str, Any], clean: Message, names: Mapping[str,
         clean["tool_call_id"] = identity
         if "name" not in clean and names.get(identity):
             clean["name"] = names[identity]
+
+
+def _shorten_ids(message: Message) -> None:
+    """The same id for the same call, whatever the client's ids look like."""
+    for call in message.get("tool_calls", ()):
+        call["id"] = _short_id(call["id"])
+    if "tool_call_id" in message:
+        message["tool_call_id"] = _short_id(message["tool_call_id"])
+
+
+def _short_id(identity: str) -> str:
+    if _SHORT_ID.fullmatch(identity):
+        return identity
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:9]
 
 
 def _merge_leading_system(messages: list[Message]) -> list[Message]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from inference import ipc
 from inference.errors import ContextLengthExceeded, InvalidRequest, Unsupported
-from inference.worker.constraints.gate import ReasoningGate
 from inference.worker.constraints.guide import Compiler
+from inference.worker.constraints.holding import Habits, Held, hold
 from inference.worker.core import validate
-from inference.worker.core.types import Constraint, CoreRequest
+from inference.worker.core.types import CoreRequest
 from inference.worker.text.chat import ChatTemplate
 from inference.worker.text.detok import TokenTable
 from inference.worker.text.dialect import Dialect
@@ -28,11 +29,15 @@ _RESERVED_OPTIONS = ("chat_template", "tokenize", "return_dict", "return_tensors
 
 @dataclass(frozen=True)
 class Prompt:
-    """``text`` is what the tokens were made from; of a prompt given in tokens it is decoded."""
+    """``text`` is what the tokens were made from; of a prompt given in tokens it is decoded.
+
+    ``begun`` is the end of it, where that is the beginning of the answer's own message.
+    """
 
     tokens: list[int]
     text: str
     chat: bool
+    begun: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,22 @@ class TextModel:
         if (body.messages is None) == (body.prompt is None):
             raise InvalidRequest("a request has either messages or a prompt", param="messages")
         if body.messages is not None:
-            text = self.template.render(body.messages, _tools(body), _options(body))
-            return Prompt(self.tokenizer.encode(text, add_special_tokens=False), text, chat=True)
+            return self._chat(body, body.messages)
+        if body.continue_final:
+            raise InvalidRequest("only messages have a final one to continue", param="continue_final_message")
         if isinstance(body.prompt, str):
             tokens = self.tokenizer.encode(body.prompt, add_special_tokens=True)
-            return Prompt(self._begun(tokens), body.prompt, chat=False)
-        tokens = self._begun(list(body.prompt or ()))
+            return Prompt(self._not_empty(tokens), body.prompt, chat=False)
+        tokens = self._not_empty(list(body.prompt or ()))
         return Prompt(tokens, self.table.decode(tokens), chat=False)
+
+    def _chat(self, body: ipc.GenerateRequest, messages: list[dict[str, Any]]) -> Prompt:
+        options = _options(body)
+        if not (body.continue_final or options.get("continue_final_message") is True):
+            text = self.template.render(messages, _tools(body), options)
+            return Prompt(self.tokenizer.encode(text, add_special_tokens=False), text, chat=True)
+        text, begun = self.template.continued(messages, _tools(body), options)
+        return Prompt(self.tokenizer.encode(text, add_special_tokens=False), text, chat=True, begun=begun)
 
     def ready(self, request: str, body: ipc.GenerateRequest) -> Ready:
         """Everything that can be refused is refused here."""
@@ -83,8 +97,9 @@ class TextModel:
         with self.lock:
             prompt = self.prompt(body)
             _check_context(prompt, self.context)
-            plan = self._plan(request, body, prompt)
-        make = None if body.output_format.kind == "text" else self._constraint(body, prompt)
+            habits = self._habits(prompt, budget=body.thinking_budget is not None)
+        held = hold(body if prompt.chat else _without_tools(body), self.compiler, habits, self.table)
+        plan = self._plan(request, body, prompt, held)
         core = CoreRequest(
             key=request,
             prompt=prompt.tokens,
@@ -92,12 +107,32 @@ class TextModel:
             eos=plan.eos,
             sampling=body.sampling,
             n=body.n,
-            constraints=[make() for _ in range(body.n)] if make is not None else [],
+            prompt_logprobs=body.prompt_logprobs,
+            constraints=[held.make() for _ in range(body.n)] if held.make is not None else [],
         )
         _check_core(core, self.vocabulary)
         return Ready(prompt, core, plan, prompt.text if body.echo else "")
 
-    def _begun(self, tokens: list[int]) -> list[int]:
+    def _habits(self, prompt: Prompt, *, budget: bool) -> Habits:
+        dialect, begun = self.dialect, prompt.begun
+        if not prompt.chat:
+            return Habits(eos=self.eos)
+        reasoning = dialect.reasoning(prompt.text, self.ids, begun)
+        end = reasoning.end if reasoning is not None and budget else ""
+        if reasoning is not None and reasoning.end in begun:
+            begun = begun.rpartition(reasoning.end)[2].lstrip()
+        return Habits(
+            forms=dialect.forms,
+            starts=_starts(dialect),
+            bare=dialect.bare_calls,
+            channels=dialect.channels,
+            reasoning=reasoning,
+            endings={end[at:]: self.tokenizer.encode(end[at:], add_special_tokens=False) for at in range(len(end))},
+            eos=self.eos,
+            begun=begun,
+        )
+
+    def _not_empty(self, tokens: list[int]) -> list[int]:
         """An empty prompt begins with the token that begins every text, where the model has one."""
         if tokens:
             return tokens
@@ -106,7 +141,7 @@ class TextModel:
             raise InvalidRequest("the prompt is empty, and this model has no token that begins a text", param="prompt")
         return [begin]
 
-    def _plan(self, request: str, body: ipc.GenerateRequest, prompt: Prompt) -> OutputPlan:
+    def _plan(self, request: str, body: ipc.GenerateRequest, prompt: Prompt, held: Held) -> OutputPlan:
         eos = frozenset() if body.ignore_eos else self.eos
         stops = StopStrings(body.stop)
         if not prompt.chat:
@@ -119,29 +154,27 @@ class TextModel:
             self.table,
             eos=eos,
             stops=stops,
-            splitter=partial(self.dialect.splitter, prompt.text, tools=bool(tools)),
+            splitter=partial(self.dialect.splitter, prompt.text, tools=bool(tools), begun=prompt.begun),
             syntax=self.dialect.syntax if tools else None,
             parse=partial(_parse, parser, tools) if parser is not None else None,
-            known_tools=frozenset(_tool_names(tools)),
+            known_tools=frozenset() if held.marked and not held.forced else frozenset(_tool_names(tools)),
             parallel_calls=body.parallel_tool_calls,
             visible=frozenset(
                 token
                 for token, text in self.table.special_text.items()
                 if text and any(text in marker for marker in markers)
             ),
+            continues=bool(prompt.begun),
+            forced=held.forced,
+            named=held.named,
         )
 
-    def _constraint(self, body: ipc.GenerateRequest, prompt: Prompt) -> Callable[[], Constraint]:
-        if _tools(body):
-            raise InvalidRequest(
-                "response_format and tools cannot be used together yet; send tool_choice none with it",
-                param="response_format",
-            )
-        guide = self.compiler.compile(body.output_format)
-        after = self.dialect.constrained_after(prompt.text, self.ids) if prompt.chat else None
-        if after is None:
-            return guide
-        return lambda: ReasoningGate(guide(), after, self.table)
+
+def _starts(dialect: Dialect) -> dict[str, str]:
+    """The markers at which calls are looked for, each with what ends them."""
+    if dialect.syntax is None:
+        return {}
+    return {start: str(getattr(block, "end", block)) for start, block in dialect.syntax.blocks.items()}
 
 
 def _parse(parser: str, tools: list[dict[str, Any]], text: str) -> list[Call]:
@@ -149,8 +182,20 @@ def _parse(parser: str, tools: list[dict[str, Any]], text: str) -> list[Call]:
 
 
 def _tools(body: ipc.GenerateRequest) -> list[dict[str, Any]]:
-    """The tools the model is shown."""
-    return [] if body.tool_choice == "none" else body.tools
+    """The tools the model is shown; ``strict`` is between the client and us."""
+    return [] if body.tool_choice == "none" else [_shown(tool) for tool in body.tools]
+
+
+def _shown(tool: dict[str, Any]) -> dict[str, Any]:
+    function = tool.get("function")
+    if not isinstance(function, dict) or "strict" not in function:
+        return tool
+    return tool | {"function": {key: value for key, value in function.items() if key != "strict"}}
+
+
+def _without_tools(body: ipc.GenerateRequest) -> ipc.GenerateRequest:
+    """What a plain prompt is held to: its text shows the model no tools."""
+    return msgspec.structs.replace(body, tools=[]) if body.tools else body
 
 
 def _tool_names(tools: list[dict[str, Any]]) -> list[str]:
@@ -169,8 +214,8 @@ def _check(body: ipc.GenerateRequest) -> None:
         raise InvalidRequest(f"n must be between 1 and {MAX_CHOICES}", param="n")
     if "" in body.stop:
         raise InvalidRequest("a stop string must not be empty", param="stop")
-    if body.tool_choice == "required" or body.tool_names:
-        raise Unsupported("tool_choice can be auto or none for this model", param="tool_choice")
+    if (body.tool_choice == "required" or body.tool_names) and not body.tools:
+        raise InvalidRequest("tool_choice needs tools", param="tool_choice")
     if body.echo and body.sampling.top_logprobs is not None:
         raise Unsupported("logprobs of an echoed prompt are not available", param="echo")
 

@@ -54,7 +54,7 @@ def test_parts_become_one_text() -> None:
         (user([{"type": "image_url", "image_url": {"url": "data:"}}]), "messages[0].content[0]"),
         (user([{"type": "text"}]), "messages[0].content[0]"),
         (user(["text"]), "messages[0].content[0]"),
-        ([{"role": "assistant", "content": None}], "messages[0].content"),
+        ([{"role": "system", "content": None}], "messages[0].content"),
         ([{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}], "messages[0].tool_calls[0]"),
         ([{"role": "assistant", "content": None, "tool_calls": "text"}], "messages[0].tool_calls"),
     ],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
+from inference.worker.constraints.calls import SYNTAXES as CALL_SYNTAXES
+from inference.worker.constraints.gate import Reasoning
 from inference.worker.text.dialect import Dialect, detect
 from inference.worker.text.harmony import Channels
 from inference.worker.text.split import Plain, Tags
@@ -61,18 +61,40 @@ def test_markers_that_parsers_must_see() -> None:
     assert Dialect().markers(tools=True) == frozenset()
 
 
-def test_where_a_constraint_begins() -> None:
+def test_where_the_reasoning_ends_and_how_it_may_begin() -> None:
     vocabulary = {"<think>": 7}
     qwen = Dialect("hermes", "qwen3")
-    opened = qwen.constrained_after("...<think>\n", vocabulary)
-    assert opened is not None
-    assert opened.open
-    may = qwen.constrained_after("...assistant\n", vocabulary)
-    assert may is not None
-    assert (may.open, may.start_token) == (False, 7)
-    assert qwen.constrained_after("<think>\n\n</think>\n\n", vocabulary) is None
-    assert Dialect().constrained_after("", vocabulary) is None
-    channels = Dialect("harmony", "gpt_oss").constrained_after("", {})
-    assert channels is not None
-    assert channels.end.search("<|channel|>analysis<|message|>a<|end|>") is None
-    assert re.search(channels.end, "<|channel|>final <|constrain|>json<|message|>")
+    assert qwen.reasoning("...<think>\n", vocabulary) == Reasoning("<think>", "</think>")
+    assert qwen.reasoning("...assistant\n", vocabulary) == Reasoning("<think>", "</think>", open=False, start_token=7)
+    assert qwen.reasoning("<think>\n\n</think>\n\n", vocabulary) == Reasoning("<think>", "</think>", open=False)
+    assert Dialect().reasoning("", vocabulary) is None
+    channels = Dialect("harmony", "gpt_oss").reasoning("", {})
+    assert channels == Reasoning("<|channel|>analysis<|message|>", "<|end|>", open=False, within=True)
+
+
+def test_what_the_last_message_begun_decides_whether_the_model_thinks() -> None:
+    qwen = Dialect("hermes", "qwen3")
+    thinking = "<think>so"
+    assert qwen.reasoning("..." + thinking, {}, thinking) == Reasoning("<think>", "</think>")
+    assert qwen.splitter("..." + thinking, tools=False, begun=thinking).thinking
+    thought = "<think>so</think>Yes"
+    found = qwen.reasoning("..." + thought, {"<think>": 7}, thought)
+    assert found == Reasoning("<think>", "</think>", open=False)
+    assert not qwen.splitter("..." + thought, tools=False, begun=thought).thinking
+    assert Dialect("harmony", "gpt_oss").reasoning("...<|message|>a", {}, "a") is None
+
+
+@pytest.mark.parametrize(
+    ("written", "form"),
+    [('"[TOOL_CALLS] ["', "mistral_list"), ("'[TOOL_CALLS]['", "mistral_list"), ("'[TOOL_CALLS]' + name", "")],
+)
+def test_the_generations_of_mistral_are_told_apart(written: str, form: str) -> None:
+    assert detect(written, (), {}, tools=True) == Dialect("mistral", None, form)
+    assert detect(written + "[ARGS]", (), {}, tools=True) == Dialect("mistral", None, "mistral_args")
+
+
+def test_the_forms_of_calls_go_by_the_parsers_canonical_names() -> None:
+    assert Dialect("gemma4").forms == ()
+    assert Dialect("qwen3_coder").forms == CALL_SYNTAXES["qwen3_xml"]
+    assert Dialect("mistral", None, "mistral_list").forms == CALL_SYNTAXES["mistral_list"]
+    assert Dialect().forms == ()
