@@ -70,6 +70,7 @@ SAMPLING = {
     "ignore_eos": True,
     "model": "small",
     "stream": True,
+    "ttl": 60,
 }
 OFF = {
     "temperature": 1,
@@ -97,6 +98,7 @@ WRONG = {
     "repeat_penalty": 11,
     "max_tokens": -5,
     "n": 17,
+    "ttl": 0,
 }
 WRONG_TYPE = {
     "temperature": "1",
@@ -118,35 +120,160 @@ def _common(endpoint: str) -> Iterator[Case]:
     yield from refused(endpoint, {"logit_bias": {"a": 1}, "stop": ""})
     yield from honoured(endpoint, {"stream_options.include_usage": True}, stream=True)
     yield from accepted(endpoint, {"stream_options.include_obfuscation": True}, stream=True)
+    yield from honoured(
+        endpoint,
+        {"stream_options.continuous_usage_stats": True},
+        "with include_usage",
+        stream=True,
+        stream_options={"include_usage": True},
+    )
     yield Case(endpoint, "stream_options.include_usage", True, "refused", "invalid_value", named="stream_options")
+    yield from _formats(endpoint)
     yield from without_effect(endpoint, NO_EFFECT)
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+FORMATS = {
+    "response_format": {"type": "json_object"},
+    "response_format.json_schema": {"name": "answer", "schema": SCHEMA},
+    "structured_outputs.json": SCHEMA,
+    "structured_outputs.regex": "a+",
+    "structured_outputs.choice": ["yes", "no"],
+    "structured_outputs.grammar": 'start: "a"',
+    "structured_outputs.json_object": True,
+    "guided_json": SCHEMA,
+    "guided_regex": "a+",
+    "guided_choice": ["yes", "no"],
+    "guided_grammar": 'start: "a"',
+    "json_schema": SCHEMA,
+    "regex": "a+",
+    "choice": ["yes", "no"],
+    "grammar": 'start: "a"',
+}
+NO_FORMAT = {
+    "response_format": {"type": "text"},
+    "structured_outputs": {},
+    "guided_json": None,
+    "guided_regex": "",
+    "guided_choice": [],
+    "guided_grammar": "",
+    "regex": "",
+    "choice": [],
+    "grammar": "",
+}
+
+
+def _formats(endpoint: str) -> Iterator[Case]:
+    for param, value in FORMATS.items():
+        beside = {"response_format": {"type": "json_schema", "json_schema": {"name": "other"}}}
+        yield Case(endpoint, param, value, "honoured", beside=beside if param == "response_format.json_schema" else {})
+    yield from accepted(endpoint, NO_FORMAT, "means off")
+    yield from refused(endpoint, {"regex": "a"}, note="two formats at once", guided_regex="b")
+    yield from refused(endpoint, {"response_format.type": "yaml", "guided_json": "no JSON"})
+    yield from refused(
+        endpoint,
+        {"structured_outputs.structural_tag": "{}", "structured_outputs.whitespace_pattern": " "},
+        "unsupported_parameter",
+    )
+
+
 def _chat() -> Iterator[Case]:
-    tool = {"type": "function", "function": {"name": "now"}}
     yield from _common(CHAT)
     yield from by_name(CHAT, REFUSED)
     yield from honoured(
         CHAT,
         {
             "messages": [{"role": "user", "content": "Ho"}],
+            "messages[0].content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}],
             "max_completion_tokens": 5,
             "logprobs": True,
-            "response_format": {"type": "json_object"},
-            "tools": [tool],
+        },
+    )
+    yield from accepted(CHAT, {"messages[0].content": [{"type": "text", "text": "Hi"}]})
+    yield from refused(CHAT, {"messages": []})
+    yield from refused(CHAT, {"messages[0].role": "banana"})
+    for part in ("image_url", "input_audio", "file"):
+        value = [{"type": part, part: {}}]
+        named = "messages[0].content[0].type"
+        yield Case(CHAT, "messages[0].content", value, "refused", "unsupported_content", named=named)
+    yield from honoured(CHAT, {"top_logprobs": 3}, logprobs=True)
+    yield from refused(CHAT, {"top_logprobs": 3}, note="without logprobs")
+    yield from _tools()
+    yield from _thoughts()
+    said = [*HI, {"role": "assistant", "content": "Well"}]
+    yield from honoured(CHAT, {"continue_final_message": True}, "the last message is the assistant's", messages=said)
+    yield from refused(CHAT, {"continue_final_message": True}, note="the last message is the user's")
+    yield from accepted(CHAT, {"continue_final_message": False, "add_generation_prompt": True})
+    yield from accepted(CHAT, {"add_generation_prompt": False}, messages=said, continue_final_message=True)
+    yield from refused(CHAT, {"add_generation_prompt": False}, "unsupported_parameter", "alone")
+
+
+def _tools() -> Iterator[Case]:
+    function = {"name": "now", "parameters": SCHEMA}
+    named = {"type": "function", "function": {"name": "now"}}
+    tool = {"type": "function", "function": function}
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
+    yield from honoured(CHAT, {"tools": [tool]})
+    yield from honoured(CHAT, {"tools[0].function.strict": True, "parallel_tool_calls": False}, tools=[tool])
+    for choice in ("none", "required", named, allowed):
+        yield Case(CHAT, "tool_choice", choice, "honoured", note="with tools", beside={"tools": [tool]})
+    yield from accepted(CHAT, {"tools[0].function.strict": False}, "schemas need not be strict either", tools=[tool])
+    yield from accepted(CHAT, {"tool_choice": "auto", "parallel_tool_calls": True}, "the default", tools=[tool])
+    yield from accepted(CHAT, {"tools": [], "parallel_tool_calls": False, "tool_choice": "none"}, "no tools")
+    yield from refused(CHAT, {"tool_choice": "required"}, note="without tools")
+    yield from refused(CHAT, {"tool_choice": "sometimes"}, tools=[tool])
+    yield Case(CHAT, "tools", [tool, tool], "refused", "invalid_value", named="tools[1].function.name")
+    yield from honoured(CHAT, {"functions": [function]}, "the old name of tools")
+    for old in ("none", {"name": "now"}):
+        yield Case(CHAT, "function_call", old, "honoured", note="with functions", beside={"functions": [function]})
+    yield from accepted(CHAT, {"functions": [], "function_call": "auto"})
+    yield from refused(CHAT, {"function_call": {"name": "now"}}, note="without functions")
+
+
+def _thoughts() -> Iterator[Case]:
+    yield from honoured(
+        CHAT,
+        {
             "reasoning_effort": "low",
             "enable_thinking": False,
+            "thinking_token_budget": 100,
+            "reasoning.effort": "high",
+            "reasoning.max_tokens": 100,
+            "reasoning.enabled": False,
+            "reasoning.exclude": True,
+            "thinking": {"type": "disabled"},
+            "include_reasoning": False,
             "chat_template_kwargs": {"mood": "calm"},
         },
     )
-    yield from honoured(CHAT, {"top_logprobs": 3}, logprobs=True)
-    yield from honoured(CHAT, {"tool_choice": "none", "parallel_tool_calls": False}, "with tools", tools=[tool])
+    yield Case(CHAT, "thinking.budget_tokens", 100, "honoured", beside={"thinking": {"type": "enabled"}})
+    yield from accepted(
+        CHAT,
+        {
+            "thinking_token_budget": -1,
+            "reasoning": {},
+            "thinking": {"type": "adaptive"},
+            "include_reasoning": True,
+            "chat_template_kwargs": {},
+        },
+        "the default",
+    )
+    yield from refused(CHAT, {"reasoning_effort": "huge", "chat_template_kwargs.tokenize": False})
+    yield from refused(CHAT, {"reasoning.effort": "high"}, note="contradicts reasoning_effort", reasoning_effort="low")
 
 
 def _completion() -> Iterator[Case]:
     yield from _common(COMPLETION)
-    yield from by_name(COMPLETION, REFUSED)
-    yield from honoured(COMPLETION, {"prompt": "Twice", "echo": True, "logprobs": 3})
+    yield from by_name(COMPLETION, {name: off for name, off in REFUSED.items() if name != "best_of"})
+    yield from honoured(COMPLETION, {"echo": True, "logprobs": 3, "best_of": 2})
+    for prompt in ("Twice", ["Once", "Twice"], [5, 6], [[5], [6, 7]]):
+        yield Case(COMPLETION, "prompt", prompt, "honoured")
+    yield from accepted(COMPLETION, {"prompt": ["Once"], "best_of": 1})
+    yield from honoured(COMPLETION, {"logprobs": 3, "max_tokens": 0}, echo=True)
+    yield from refused(COMPLETION, {"max_tokens": 0}, note="without echo")
+    yield from refused(COMPLETION, {"prompt": [], "logprobs": 21})
+    yield from refused(COMPLETION, {"best_of": 2}, note="streamed", stream=True)
+    yield from refused(COMPLETION, {"best_of": 2}, note="less than n", n=3)
 
 
 CASES = [*_chat(), *_completion()]

@@ -31,6 +31,11 @@ def say(message: Any) -> dict[str, Any]:
     return chat(messages=[message])
 
 
+def allowed(names: list[str], mode: str = "required") -> dict[str, Any]:
+    listed = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": listed}}
+
+
 def tools(**function: Any) -> dict[str, Any]:
     return chat(tools=[{"type": "function", "function": {"name": "f", **function}}])
 
@@ -73,7 +78,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (chat(model="m" * 1000), "model"),
     (say({"content": "x"}), "messages[0].role"),
     (say({"role": "banana", "content": "x"}), "messages[0].role"),
-    (say({"role": "function", "name": "f", "content": "x"}), "messages[0].role"),
+    (say({"role": "function", "content": "x"}), "messages[0].name"),
+    (say({"role": "assistant", "content": "x", "audio": {"id": "a"}}), "messages[0].audio"),
     (say({"role": "user"}), "messages[0].content"),
     (say({"role": "user", "content": None}), "messages[0].content"),
     (say({"role": "user", "content": 5}), "messages[0].content"),
@@ -92,7 +98,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "messages[0].tool_calls",
     ),
     (say({"role": "assistant", "tool_calls": [{"id": "a"}]}), "messages[0].tool_calls[0].function"),
-    (say({"role": "assistant", "content": "x", "function_call": {"name": "f"}}), "messages[0].function_call"),
+    (say({"role": "assistant", "content": "x", "function_call": {}}), "messages[0].function_call.name"),
+    (say({"role": "user", "content": "x", "function_call": {"name": "f"}}), "messages[0].function_call"),
     (chat(temperature=-0.1), "temperature"),
     (chat(temperature=2.1), "temperature"),
     (chat(temperature=10**40), "temperature"),
@@ -164,24 +171,55 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (tools(parameters={"type": "banana"}), "tools[0].function.parameters.type"),
     (tools(parameters={"type": "object", "properties": []}), "tools[0].function.parameters.properties"),
     (tools(parameters={"properties": {"a": 1}}), "tools[0].function.parameters.properties.a"),
-    (tools(strict=True), "tools[0].function.strict"),
+    (tools(strict="yes"), "tools[0].function.strict"),
     (chat(tools=[{"type": "function", "function": {"name": "f"}}] * 2), "tools[1].function.name"),
     (chat(tool_choice="required"), "tool_choice"),
-    ({**tools(), "tool_choice": "required"}, "tool_choice"),
     ({**tools(), "tool_choice": "sometimes"}, "tool_choice"),
     ({**tools(), "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice.function.name"),
-    ({**tools(), "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+    ({**tools(), "tool_choice": {"type": "function"}}, "tool_choice.function"),
+    ({**tools(), "tool_choice": {"type": "banana"}}, "tool_choice.type"),
+    ({**tools(), "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
+    ({**tools(), "tool_choice": allowed([], "auto")}, "tool_choice.allowed_tools.tools"),
+    ({**tools(), "tool_choice": allowed(["f"], "none")}, "tool_choice.allowed_tools.mode"),
+    ({**tools(), "tool_choice": allowed(["f", "g"])}, "tool_choice.allowed_tools.tools[1].function.name"),
     ({**tools(), "tool_choice": 5}, "tool_choice"),
     (chat(reasoning_effort="huge"), "reasoning_effort"),
     (chat(chat_template_kwargs={"tokenize": False}), "chat_template_kwargs.tokenize"),
     (chat(chat_template_kwargs={"chat_template": "{{ 1 }}"}), "chat_template_kwargs.chat_template"),
     (chat(audio={"voice": "x"}), "audio"),
     (chat(modalities=["text", "audio"]), "modalities"),
-    (chat(functions=[{"name": "f"}]), "functions"),
+    ({**tools(), "functions": [{"name": "f"}]}, "functions"),
+    (chat(functions=[{"name": "no spaces"}]), "functions[0].name"),
+    (chat(functions=[{"name": "f"}, {"name": "f"}]), "functions[1].name"),
+    (chat(functions=[{"name": "f"}], function_call={"name": "g"}), "function_call.name"),
+    (chat(functions=[{"name": "f"}], function_call="sometimes"), "function_call"),
     (chat(function_call={"name": "f"}), "function_call"),
+    (chat(reasoning_effort="low", reasoning={"effort": "high"}), "reasoning.effort"),
+    (chat(enable_thinking=True, thinking={"type": "disabled"}), "thinking.type"),
+    (chat(thinking={"type": "banana"}), "thinking.type"),
+    (chat(thinking={"type": "enabled", "budget_tokens": -1}), "thinking.budget_tokens"),
+    (chat(thinking_token_budget=-2), "thinking_token_budget"),
+    (chat(thinking_token_budget=5, reasoning={"max_tokens": 6}), "reasoning.max_tokens"),
+    (chat(reasoning="high"), "reasoning"),
+    (chat(guided_json="no JSON"), "guided_json"),
+    (chat(guided_json="[1]"), "guided_json"),
+    (chat(guided_json=5), "guided_json"),
+    (chat(guided_choice="a"), "guided_choice"),
+    (chat(guided_choice=["a", 1]), "guided_choice[1]"),
+    (chat(guided_regex="a+", regex="b+"), "regex"),
+    (chat(response_format={"type": "json_object"}, guided_regex="a+"), "guided_regex"),
+    (chat(structured_outputs={"regex": "a", "choice": ["b"]}), "structured_outputs.choice"),
+    (chat(structured_outputs={"structural_tag": "x"}), "structured_outputs.structural_tag"),
+    (chat(structured_outputs={"whitespace_pattern": "x"}), "structured_outputs.whitespace_pattern"),
+    (chat(structured_outputs=[]), "structured_outputs"),
+    (chat(guided_whitespace_pattern="x"), "guided_whitespace_pattern"),
+    (chat(continue_final_message=True), "continue_final_message"),
+    (chat(continue_final_message=True, add_generation_prompt=True), "add_generation_prompt"),
+    (chat(add_generation_prompt=False), "add_generation_prompt"),
+    (chat(ttl=0), "ttl"),
+    (chat(ttl="60"), "ttl"),
     (chat(web_search_options={}), "web_search_options"),
     (chat(verbosity="low"), "verbosity"),
-    (chat(guided_json={"type": "object"}), "guided_json"),
     (chat(min_tokens=5), "min_tokens"),
     (chat(min_tokens=False), "min_tokens"),
     (chat(best_of=2), "best_of"),
@@ -202,7 +240,7 @@ def test_sentences_say_what_was_wanted_and_what_came() -> None:
     assert refusal(chat(stop=5)).message == "stop must be a string or must be an array, not 5"
     assert refusal({"model": "m"}).message == "messages is required"
     assert refusal(chat(messages=[1])).message == "messages[0] must be an object, not 1"
-    assert refusal(say({"role": "x"})).message.endswith("'system', 'developer', 'user', 'assistant' or 'tool', not 'x'")
+    assert refusal(say({"role": "x"})).message.endswith("'user', 'assistant', 'tool' or 'function', not 'x'")
     assert refusal(chat(messages=[])).message == "messages must have at least 1 item"
 
 
@@ -211,7 +249,7 @@ def test_texts_are_not_repeated_in_errors() -> None:
 
 
 def test_strict_mode_refuses_unknown_parameters() -> None:
-    assert refusal(chat(ttl=5), strict=True).param == "ttl"
+    assert refusal(chat(banana=5), strict=True).param == "banana"
     assert refusal(say({"role": "user", "content": "x", "mood": 1}), strict=True).param == "messages[].mood"
     chat_call(orjson.dumps(chat(user="u", store=True)), OWNER, strict=True)
 
@@ -223,17 +261,22 @@ def test_strict_mode_refuses_unknown_parameters() -> None:
         ({"prompt": None}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [[]]}, "prompt[0]"),
-        ({"prompt": ["a", "b"]}, "prompt"),
-        ({"prompt": [[1], [2]]}, "prompt"),
+        ({"prompt": [[1], []]}, "prompt[1]"),
+        ({"prompt": ["a", [1]]}, "prompt[1]"),
+        ({"prompt": ["a"] * 1025}, "prompt"),
+        ({"prompt": ["a"] * 1000, "n": 2}, "n"),
+        ({"prompt": ["a"] * 1000, "best_of": 2}, "best_of"),
         ({"prompt": [1, -1]}, "prompt[1]"),
         ({"prompt": [1.5]}, "prompt[0]"),
         ({"prompt": [True]}, "prompt[0]"),
         ({"prompt": {"text": "a"}}, "prompt"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
-        ({"prompt": "a", "best_of": 3}, "best_of"),
+        ({"prompt": "a", "best_of": 17}, "best_of"),
+        ({"prompt": "a", "best_of": 1, "n": 2}, "best_of"),
+        ({"prompt": "a", "best_of": 2, "stream": True}, "best_of"),
+        ({"prompt": "a", "guided_regex": "a", "grammar": "b"}, "grammar"),
         ({"prompt": "a", "logprobs": True}, "logprobs"),
         ({"prompt": "a", "logprobs": 21}, "logprobs"),
-        ({"prompt": "a", "echo": True, "logprobs": 0}, "echo"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
     ],
 )

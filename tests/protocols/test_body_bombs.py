@@ -45,7 +45,7 @@ def test_what_stands_in_a_text_does_not_count(text: str) -> None:
     [
         ({"messages": MESSAGES, "tools": [{}] * 100_000}, "tools[0].type"),
         ({"messages": MESSAGES, "stop": [1] * 100_000}, "stop[0]"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{}] * 100_000}]}, "messages[0].tool_calls[0].id"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}] * 100_000}]}, "messages[0].tool_calls[0].function"),
     ],
     ids=["tools", "stop", "tool_calls"],
 )

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import secrets
 
+from msgspec import structs
+
 from inference.ipc import GenerateRequest
 from inference.principal import Principal
 from inference.protocols.jsonbody import parse_object
+from inference.protocols.openai.batch import BatchGeneration
 from inference.protocols.openai.chat_wording import ChatWording
 from inference.protocols.openai.completion_wording import CompletionWording
-from inference.protocols.openai.params import CommonParams, ignored
+from inference.protocols.openai.params import CommonParams, StreamOptions, ignored
+from inference.protocols.openai.parts import BestPart, Part
+from inference.protocols.openai.reasoning import thoughts
 from inference.protocols.openai.requests import (
     ChatRequest,
     CompletionRequest,
     chat_request,
-    completion_request,
+    completion_requests,
 )
 from inference.protocols.serving import Call
 from inference.protocols.validation import validate
@@ -29,13 +34,17 @@ def chat_call(body: bytes, principal: Principal, *, endpoint: str = CHAT_PATH, s
     params = validate(ChatRequest, parse_object(body))
     unknown = ignored(params, strict=strict)
     request = chat_request(params)
-    record = _record("chatcmpl-", params, principal, endpoint)
+    record = new_record("chatcmpl-", params.model, principal, endpoint, stream=bool(params.stream))
+    options = _stream_options(params)
     wording = ChatWording(
         record.id,
         record.model_asked,
         request.n,
-        include_usage=_include_usage(params),
+        include_usage=bool(options.include_usage),
+        continuous=_is_continuous(options),
         logprobs=bool(params.logprobs),
+        reasoning=thoughts(params).shown,
+        legacy=bool(params.functions),
         path=endpoint,
     )
     return _call(params, request, record, wording, unknown)
@@ -47,32 +56,55 @@ def completion_call(
     """A text completion. ``InvalidRequest`` names the parameter at fault; ``strict`` refuses unknown ones."""
     params = validate(CompletionRequest, parse_object(body))
     unknown = ignored(params, strict=strict)
-    request = completion_request(params)
-    record = _record("cmpl-", params, principal, endpoint)
+    requests = completion_requests(params)
+    record = new_record("cmpl-", params.model, principal, endpoint, stream=bool(params.stream))
+    options, n = _stream_options(params), params.n or 1
     wording = CompletionWording(
         record.id,
         record.model_asked,
-        request.n,
-        include_usage=_include_usage(params),
+        n * len(requests),
+        include_usage=bool(options.include_usage),
+        continuous=_is_continuous(options),
         logprobs=params.logprobs is not None,
         path=endpoint,
     )
-    return _call(params, request, record, wording, unknown)
+    first = requests[0]
+    call = _call(params, structs.replace(first, n=n * len(requests)), record, wording, unknown)
+    if len(requests) > 1 or first.n > n or first.max_tokens == 0 or first.prompt_logprobs is not None:
+        parts = _parts(requests, n, shown=params.logprobs is not None)
+        choices = n * len(requests)
+        call.source = lambda: BatchGeneration(call.model, requests, parts, choices, record, params.ttl)
+    return call
 
 
-def _record(prefix: str, params: CommonParams, principal: Principal, endpoint: str) -> RequestRecord:
+def new_record(
+    prefix: str, model: str | None, principal: Principal, endpoint: str, *, stream: bool = False
+) -> RequestRecord:
+    """The record of a new request, with an id of its own."""
     return RequestRecord(
         id=prefix + secrets.token_hex(12),
         protocol="openai",
         endpoint=endpoint,
         principal=principal,
-        model_asked=params.model or "",
-        stream=bool(params.stream),
+        model_asked=model or "",
+        stream=stream,
     )
 
 
-def _include_usage(params: CommonParams) -> bool:
-    return params.stream_options is not None and bool(params.stream_options.include_usage)
+def _parts(requests: list[GenerateRequest], n: int, *, shown: bool) -> list[Part]:
+    """How the requests' choices are numbered: those of one prompt follow each other."""
+    return [
+        BestPart(request, n * at, n, shown=shown) if request.n > n else Part(request, n * at)
+        for at, request in enumerate(requests)
+    ]
+
+
+def _stream_options(params: CommonParams) -> StreamOptions:
+    return params.stream_options or StreamOptions()
+
+
+def _is_continuous(options: StreamOptions) -> bool:
+    return bool(options.include_usage and options.continuous_usage_stats)
 
 
 def _call(
@@ -89,4 +121,5 @@ def _call(
         wording=wording,
         stream=record.stream,
         ignored=unknown,
+        ttl_s=params.ttl,
     )

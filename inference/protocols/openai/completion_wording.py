@@ -16,6 +16,7 @@ from inference.protocols.openai.words import (
     error_frames,
     fingerprint,
     usage_object,
+    usage_so_far,
 )
 from inference.records import RequestRecord
 
@@ -23,9 +24,23 @@ _dumps = orjson.dumps
 
 
 class CompletionWording:
-    """One completion request's answer. ``include_usage`` is the stream option; ``logprobs`` whether asked for."""
+    """One completion request's answer. ``n`` counts the choices of all its prompts.
 
-    def __init__(self, id: str, model: str, n: int, *, include_usage: bool, logprobs: bool, path: str) -> None:
+    ``include_usage`` is the stream option, ``continuous`` tells the usage so far in every chunk; ``logprobs`` whether
+    they were asked for.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        model: str,
+        n: int,
+        *,
+        include_usage: bool,
+        logprobs: bool,
+        path: str,
+        continuous: bool = False,
+    ) -> None:
         self._id = id
         self._model = model
         self._include_usage = include_usage
@@ -34,18 +49,24 @@ class CompletionWording:
         self._created = int(time.time())
         self._head = b""
         self._offsets = [0] * n
+        self._continuous = continuous
+        self._prompt_tokens = self._completion_tokens = 0
         self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._tail = b',"logprobs":null,"finish_reason":null}]' + self._end
 
     def begin(self, record: RequestRecord) -> bytes:
+        self._prompt_tokens = record.prompt_tokens
+        self._count(0)
         self._head = b"data: " + _dumps(self._fixed(record))[:-1] + b',"choices":[{"index":'
         return b""
 
     def delta(self, event: Delta) -> bytes:
         # A completion has no place for reasoning apart: the model's text is given as it came.
         text = event.reasoning + event.content
+        if self._continuous:
+            self._count(len(event.token_ids))
         if event.logprobs:
-            logprobs = self._chunk_logprobs(event)
+            logprobs = self._chunk_logprobs(event, text)
             return self._text(event.choice, text) + b',"logprobs":' + logprobs + b',"finish_reason":null}]' + self._end
         return self._text(event.choice, text) + self._tail if text else b""
 
@@ -78,16 +99,23 @@ class CompletionWording:
     def _text(self, choice: int, text: str) -> bytes:
         return self._head + b'%d,"text":' % choice + _dumps(text)
 
-    def _chunk_logprobs(self, event: Delta) -> bytes:
-        offset = self._offsets[event.choice]
-        self._offsets[event.choice] += sum(len(token.text) for token in event.logprobs)
-        return _dumps(completion_logprobs(event.logprobs, offset))
+    def _chunk_logprobs(self, event: Delta, text: str) -> bytes:
+        logprobs, self._offsets[event.choice] = completion_logprobs(event.logprobs, self._offsets[event.choice], text)
+        return _dumps(logprobs)
+
+    def _count(self, tokens: int) -> None:
+        if self._continuous:
+            self._completion_tokens += tokens
+            usage = usage_so_far(self._prompt_tokens, self._completion_tokens)
+            self._end = b',"usage":' + _dumps(usage) + b"}\n\n"
+            self._tail = b',"logprobs":null,"finish_reason":null}]' + self._end
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        text = "".join(choice.written)
         return {
             "index": index,
-            "text": "".join(choice.written),
-            "logprobs": completion_logprobs(choice.logprobs, 0) if self._logprobs else None,
+            "text": text,
+            "logprobs": completion_logprobs(choice.logprobs, 0, text)[0] if self._logprobs else None,
             "finish_reason": _reason(choice.reason),
         }
 

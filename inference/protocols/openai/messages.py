@@ -34,23 +34,27 @@ class ContentPart(WireModel):
 
 
 class CalledFunction(WireModel):
-    """``arguments`` is JSON text; an object is accepted and written as text."""
+    """``arguments`` is text, whether or not it is JSON: it is history, which no client can change any more. An object
+    is accepted and written as text."""
 
     name: str = Field(min_length=1)
-    arguments: str | dict[str, Any] = ""
+    arguments: str | dict[str, Any] | None = None
 
 
 class ToolCall(WireModel):
-    id: str = Field(min_length=1)
+    id: str | None = None
     type: Literal["function"] = "function"
     function: CalledFunction
     index: int | None = None
 
 
 class Message(WireModel):
-    """One turn. ``content`` may be null where the role allows it (assistant, tool)."""
+    """One turn. ``content`` may be null where the role allows it (assistant, tool).
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    ``function_call`` and the role ``function`` are how calls and results were written before tools.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Annotated[list[ContentPart], Field(fail_fast=True)] | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
@@ -60,38 +64,54 @@ class Message(WireModel):
     refusal: str | None = None
     annotations: Any = None
     audio: Any = None
-    function_call: Any = None
+    function_call: CalledFunction | None = None
 
 
 def normalised(messages: list[Message]) -> list[dict[str, Any]]:
     """The messages in normal form; ``InvalidRequest`` for what no role allows."""
-    return [_normal(message, f"messages[{position}]") for position, message in enumerate(messages)]
+    found: list[dict[str, Any]] = []
+    legacy: dict[str, str] = {}  # a function's name to the id that its last call was given
+    for position, message in enumerate(messages):
+        found.append(_normal(message, position, legacy))
+    return found
 
 
-def _normal(message: Message, path: str) -> dict[str, Any]:
-    for name in ("audio", "function_call"):
-        if getattr(message, name) is not None:
-            raise refuse(f"{path}.{name}", "is not supported; use tool_calls and text", code="unsupported_parameter")
-    role = "system" if message.role == "developer" else message.role
+def _normal(message: Message, position: int, legacy: dict[str, str]) -> dict[str, Any]:
+    path = f"messages[{position}]"
+    if message.audio is not None:
+        raise refuse(f"{path}.audio", "is not supported; use text", code="unsupported_content")
+    role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
     found: dict[str, Any] = {"role": role, "content": _content(message, path)}
     if message.name is not None:
         found["name"] = message.name
     if role == "assistant":
-        found |= _assistant_extras(message)
-    elif message.tool_calls:
-        raise refuse(f"{path}.tool_calls", f"is only allowed in an assistant message, not in a {role} message")
+        found |= _assistant_extras(message, position, legacy)
+    else:
+        for name in ("tool_calls", "function_call"):
+            if getattr(message, name):
+                raise refuse(f"{path}.{name}", f"is only allowed in an assistant message, not in a {role} message")
     if role == "tool":
-        if not message.tool_call_id:
-            raise refuse(f"{path}.tool_call_id", "is required in a tool message", code="missing_required_parameter")
-        found["tool_call_id"] = message.tool_call_id
+        found["tool_call_id"] = _answered(message, path, legacy)
     return found
+
+
+def _answered(message: Message, path: str, legacy: dict[str, str]) -> str:
+    """The id of the call that a tool's message answers."""
+    if message.role == "function":
+        if not message.name:
+            raise refuse(f"{path}.name", "is required in a function message", code="missing_required_parameter")
+        return message.tool_call_id or legacy.get(message.name, f"call_{message.name}")
+    if not message.tool_call_id:
+        raise refuse(f"{path}.tool_call_id", "is required in a tool message", code="missing_required_parameter")
+    return message.tool_call_id
 
 
 def _content(message: Message, path: str) -> str | None:
     content = message.content
     if content is None:
-        if message.role in ("assistant", "tool"):
-            return message.refusal if message.refusal else None if message.tool_calls else ""
+        if message.role in ("assistant", "tool", "function"):
+            calls = message.tool_calls or message.function_call
+            return message.refusal if message.refusal else None if calls else ""
         raise refuse(f"{path}.content", "must be a string or an array of parts", code="invalid_type")
     if isinstance(content, str):
         return content
@@ -110,17 +130,25 @@ def _part(part: ContentPart, path: str) -> str:
     return text
 
 
-def _assistant_extras(message: Message) -> dict[str, Any]:
+def _assistant_extras(message: Message, position: int, legacy: dict[str, str]) -> dict[str, Any]:
     extras: dict[str, Any] = {}
     thoughts = message.reasoning_content if message.reasoning_content is not None else message.reasoning
     if thoughts:
         extras["reasoning_content"] = thoughts
-    if message.tool_calls:
-        extras["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    calls = [
+        _call(call.function, call.id or f"call_{position}_{number}")
+        for number, call in enumerate(message.tool_calls or [])
+    ]
+    if message.function_call is not None:
+        name = message.function_call.name
+        legacy[name] = f"call_{position}"
+        calls.append(_call(message.function_call, legacy[name]))
+    if calls:
+        extras["tool_calls"] = calls
     return extras
 
 
-def _tool_call(call: ToolCall) -> dict[str, Any]:
-    arguments = call.function.arguments
-    text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
-    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": text}}
+def _call(function: CalledFunction, id: str) -> dict[str, Any]:
+    arguments = function.arguments
+    text = orjson.dumps(arguments).decode() if isinstance(arguments, dict) else arguments or ""
+    return {"id": id, "type": "function", "function": {"name": function.name, "arguments": text}}

@@ -8,6 +8,7 @@ strict mode.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -19,52 +20,64 @@ MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_INT = 2**31 - 1
 
-# Accepted whatever their value: they label, store or speed up, but do not change the answer.
+# Accepted whatever their value: they label, store, schedule or speed up, but do not change the answer.
 NO_EFFECT = frozenset(
     {
+        "cache_prompt",
+        "cache_salt",
+        "draft_model",
+        "guided_decoding_backend",
+        "id_slot",
         "metadata",
+        "mirostat_eta",
+        "mirostat_tau",
+        "num_draft_tokens",
         "prediction",
+        "priority",
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
+        "request_id",
         "safety_identifier",
         "service_tier",
         "store",
         "user",
+        "xtc_threshold",
     }
 )
 
 # They would change the answer and are not honoured: refused, but for the values that mean "off".
 REFUSED: dict[str, tuple[Any, ...]] = {
-    "add_generation_prompt": (None, True),
+    "adapter": (None,),
     "allowed_token_ids": (None, []),
     "audio": (None,),
     "bad_words": (None, []),
     "best_of": (None, 1),
     "chat_template": (None,),
-    "choice": (None, []),
-    "continue_final_message": (None, False),
     "documents": (None, []),
-    "function_call": (None, "none", "auto"),
-    "functions": (None, []),
-    "grammar": (None, ""),
-    "guided_choice": (None, []),
-    "guided_grammar": (None,),
-    "guided_json": (None,),
-    "guided_regex": (None,),
-    "json_schema": (None,),
+    "dry_multiplier": (None, 0),
+    "dynatemp_range": (None, 0),
+    "guided_whitespace_pattern": (None,),
+    "include_stop_str_in_output": (None, False),
     "length_penalty": (None, 1),
+    "logits_processors": (None, []),
     "min_tokens": (None, 0),
     "mirostat": (None, 0),
     "mirostat_mode": (None, 0),
     "modalities": (None, ["text"]),
     "moderation": (None,),
-    "regex": (None, ""),
+    "n_predict": (None, -1),
+    "n_probs": (None, 0),
+    "prompt_logprobs": (None,),
+    "return_token_ids": (None, False),
+    "return_tokens_as_token_ids": (None, False),
+    "samplers": (None,),
+    "skip_special_tokens": (None, True),
     "stop_token_ids": (None, []),
-    "structured_outputs": (None,),
+    "structural_tag": (None,),
     "suffix": (None, ""),
     "tfs_z": (None, 1),
-    "thinking_token_budget": (None,),
+    "truncate_prompt_tokens": (None,),
     "typical_p": (None, 1),
     "use_beam_search": (None, False),
     "verbosity": (None, "medium"),
@@ -79,9 +92,11 @@ Repetition = Annotated[float, Field(ge=0.01, le=10)]
 
 
 class StreamOptions(WireModel):
-    """``include_usage`` adds a last chunk with the usage; obfuscation is accepted and not done."""
+    """``include_usage`` adds a last chunk with the usage, ``continuous_usage_stats`` (vLLM's) the usage so far to every
+    chunk; obfuscation is accepted and not done."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
 
 
@@ -113,6 +128,9 @@ class CommonParams(WireModel):
         None, description="Token id (as text) to bias."
     )
     ignore_eos: bool | None = Field(None, description="Go on to max_tokens past the end-of-text token.")
+    ttl: Annotated[float, Field(gt=0, le=MAX_INT)] | None = Field(
+        None, description="If this request loads the model: idle seconds after which it is unloaded."
+    )
 
 
 def sampling(params: CommonParams, top_logprobs: int | None) -> Sampling:
@@ -142,6 +160,18 @@ def stops(stop: str | list[str] | None) -> list[str]:
     return listed
 
 
+def one_of(named: Mapping[str, Any], what: str) -> tuple[str, Any] | None:
+    """The one value among parameters that mean the same, with its name; None where all are None.
+
+    ``InvalidRequest`` names the second of two that differ.
+    """
+    given = [(name, value) for name, value in named.items() if value is not None]
+    for name, value in given[1:]:
+        if value != given[0][1]:
+            raise refuse(name, f"and {given[0][0]} are two names of {what} and differ")
+    return given[0] if given else None
+
+
 def max_tokens(value: int | None, param: str = "max_tokens") -> int | None:
     """The bound on the answer; None and -1 are no bound but the context."""
     if value == 0:
@@ -155,21 +185,27 @@ def check_common(params: CommonParams) -> None:
         raise refuse("stream_options", "is only allowed when stream is true")
 
 
-def ignored(params: CommonParams, *, strict: bool) -> list[str]:
+def ignored(
+    params: WireModel,
+    *,
+    strict: bool,
+    refused: Mapping[str, tuple[Any, ...]] = REFUSED,
+    no_effect: Collection[str] = NO_EFFECT,
+) -> list[str]:
     """Names of what was accepted without being known. Refuses what would change the answer."""
     names: list[str] = []
     for name in dict.fromkeys(unknown_fields(params)):
-        if name in REFUSED:
-            _check_neutral(name, (params.model_extra or {})[name])
-        elif name not in NO_EFFECT:
+        if name in refused:
+            _check_neutral(name, (params.model_extra or {})[name], refused[name])
+        elif name not in no_effect:
             names.append(name)
     if strict and names:
         raise refuse(names[0], "is not a parameter this server knows (server.strict is on)", code="unknown_parameter")
     return names
 
 
-def _check_neutral(name: str, value: Any) -> None:
-    if not any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in REFUSED[name]):
+def _check_neutral(name: str, value: Any, neutral: tuple[Any, ...]) -> None:
+    if not any(value == off and isinstance(value, bool) == isinstance(off, bool) for off in neutral):
         raise refuse(name, "would change the answer and is not supported; leave it out", code="unsupported_parameter")
 
 
@@ -178,10 +214,9 @@ def _or(value: float | None, default: float) -> float:
 
 
 def _repetition_penalty(params: CommonParams) -> float:
-    ours, theirs = params.repetition_penalty, params.repeat_penalty
-    if ours is not None and theirs is not None and ours != theirs:
-        raise refuse("repeat_penalty", "and repetition_penalty are two names of one parameter and differ")
-    return _or(theirs if ours is None else ours, 1.0)
+    names = {"repetition_penalty": params.repetition_penalty, "repeat_penalty": params.repeat_penalty}
+    given = one_of(names, "one parameter")
+    return 1.0 if given is None else float(given[1])
 
 
 _TOKEN_ID = re.compile(r"[0-9]{1,10}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
+from msgspec import structs
 from pydantic import Field
 
 from inference.ipc import GenerateRequest
+from inference.protocols.openai.constraints import ConstraintParams, output_format
 from inference.protocols.openai.messages import Message, normalised
 from inference.protocols.openai.params import (
+    MAX_CHOICES,
     MAX_INT,
     CommonParams,
     check_common,
@@ -16,45 +19,32 @@ from inference.protocols.openai.params import (
     sampling,
     stops,
 )
+from inference.protocols.openai.reasoning import ReasoningParams, thoughts
 from inference.protocols.openai.tools import (
+    ChosenFunction,
+    FunctionSpec,
+    Mode,
     NamedChoice,
-    ResponseFormat,
     Tool,
-    output_format,
+    function_call,
+    function_list,
     tool_choice,
     tool_list,
 )
 from inference.protocols.validation import refuse
 
 COMPLETION_DEFAULT_TOKENS = 16
-
-# Arguments of the call that renders a template: a client may not replace them.
-_RESERVED_TEMPLATE_KWARGS = frozenset(
-    {
-        "add_generation_prompt",
-        "chat_template",
-        "continue_final_message",
-        "conversation",
-        "documents",
-        "max_length",
-        "messages",
-        "padding",
-        "return_assistant_tokens_mask",
-        "return_dict",
-        "return_tensors",
-        "tokenize",
-        "tokenizer_kwargs",
-        "tools",
-        "truncation",
-    }
-)
+MAX_PROMPTS = 1024
+"""Prompts of one text completion, and choices that it answers with, all together."""
 
 # Lists fail at their first fault: a body of millions of wrong items must not become millions of errors.
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INT)]], Field(fail_fast=True)]
 Strings = Annotated[list[str], Field(fail_fast=True)]
+Texts = str | Strings | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
+"""One text, one list of token ids, or a list of either."""
 
 
-class ChatRequest(CommonParams):
+class ChatRequest(CommonParams, ConstraintParams, ReasoningParams):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(fail_fast=True)] = Field(min_length=1)
@@ -63,23 +53,27 @@ class ChatRequest(CommonParams):
     )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="Needs logprobs: true.")
-    response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(fail_fast=True)] | None = None
     tool_choice: str | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
-        None, description="Handed to the model's chat template."
+    functions: Annotated[list[FunctionSpec], Field(fail_fast=True)] | None = Field(
+        None, description="The name of tools before there were others than functions."
     )
-    enable_thinking: bool | None = Field(None, description="Handed to the model's chat template.")
-    chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the model's chat template.")
+    function_call: str | ChosenFunction | None = Field(None, description="tool_choice for functions.")
+    continue_final_message: bool | None = Field(None, description="Go on with the last message, the assistant's.")
+    add_generation_prompt: bool | None = Field(None, description="false only together with continue_final_message.")
 
 
-class CompletionRequest(CommonParams):
-    """``POST /v1/completions``. ``prompt`` is one text or one list of token ids, also as the only item of a list."""
+class CompletionRequest(CommonParams, ConstraintParams):
+    """``POST /v1/completions``. ``prompt`` is one text or one list of token ids, or a list of either."""
 
-    prompt: str | Strings | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
+    prompt: Texts
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = Field(
+        None,
+        description="Choices made for each prompt, of which the n with the highest mean log probability are given.",
+    )
 
 
 def chat_request(chat: ChatRequest) -> GenerateRequest:
@@ -87,38 +81,110 @@ def chat_request(chat: ChatRequest) -> GenerateRequest:
     check_common(chat)
     if chat.top_logprobs and not chat.logprobs:
         raise refuse("top_logprobs", "needs logprobs to be true")
-    tools = tool_list(chat.tools)
+    tools, (mode, names) = _tools(chat)
+    messages = normalised(chat.messages)
+    reasoning = thoughts(chat)
     return GenerateRequest(
-        messages=normalised(chat.messages),
+        messages=messages,
         n=chat.n or 1,
         max_tokens=_chat_max_tokens(chat),
         stop=stops(chat.stop),
         ignore_eos=bool(chat.ignore_eos),
         sampling=sampling(chat, (chat.top_logprobs or 0) if chat.logprobs else None),
-        output_format=output_format(chat.response_format),
+        output_format=output_format(chat),
         tools=tools,
-        tool_choice=tool_choice(chat.tool_choice, tools),
-        parallel_tool_calls=chat.parallel_tool_calls is not False,
-        template_kwargs=_template_kwargs(chat),
+        tool_choice=mode,
+        tool_names=names,
+        parallel_tool_calls=not tools or (chat.parallel_tool_calls is not False and not chat.functions),
+        template_kwargs=reasoning.template,
+        thinking_budget=reasoning.budget,
+        continue_final=_continues(chat, messages),
     )
 
 
-def completion_request(completion: CompletionRequest) -> GenerateRequest:
-    """What the worker is to do; ``InvalidRequest`` names what it cannot."""
+def completion_requests(completion: CompletionRequest) -> list[GenerateRequest]:
+    """What the worker is to do, one request for each prompt; ``InvalidRequest`` names what it cannot.
+
+    Each makes ``best_of`` choices where that is given, with their log probabilities.
+    """
     check_common(completion)
-    prompt = _single_prompt(completion.prompt)
-    if completion.echo and completion.logprobs is not None:
-        raise refuse("echo", "cannot be combined with logprobs", code="unsupported_parameter")
-    bound = COMPLETION_DEFAULT_TOKENS if completion.max_tokens is None else max_tokens(completion.max_tokens)
-    return GenerateRequest(
-        prompt=prompt,
-        n=completion.n or 1,
+    prompts = several(completion.prompt, "prompt", most=MAX_PROMPTS)
+    made = _made_choices(completion, len(prompts))
+    logprobs = completion.logprobs
+    if logprobs is None and made > (completion.n or 1):
+        logprobs = 0
+    bound = COMPLETION_DEFAULT_TOKENS if completion.max_tokens is None else _completion_max_tokens(completion)
+    shared = GenerateRequest(
+        prompt="",
+        n=made,
         max_tokens=bound,
         stop=stops(completion.stop),
         ignore_eos=bool(completion.ignore_eos),
         echo=bool(completion.echo),
-        sampling=sampling(completion, completion.logprobs),
+        sampling=sampling(completion, logprobs),
+        output_format=output_format(completion),
+        prompt_logprobs=completion.logprobs if completion.echo else None,
     )
+    return [structs.replace(shared, prompt=prompt) for prompt in prompts]
+
+
+def several(given: str | list[str] | list[int] | list[list[int]], param: str, *, most: int) -> list[str | list[int]]:
+    """A parameter of type ``Texts`` as a list of texts and lists of token ids, at most ``most`` of them."""
+    if isinstance(given, str):
+        return [given]
+    if not given:
+        raise refuse(param, "must not be empty")
+    if isinstance(given[0], int):
+        return [[*given]]
+    if len(given) > most:
+        raise refuse(param, f"must have at most {most} items, not {len(given)}")
+    found: list[str | list[int]] = []
+    for position, one in enumerate(given):
+        if isinstance(one, list) and not one:
+            raise refuse(f"{param}[{position}]", "must not be empty")
+        if isinstance(one, str | list):
+            found.append(one)
+    return found
+
+
+def _made_choices(completion: CompletionRequest, prompts: int) -> int:
+    """Choices to make for each prompt: ``best_of``, else ``n``."""
+    n = completion.n or 1
+    best_of = completion.best_of or n
+    if best_of < n:
+        raise refuse("best_of", f"must be at least n ({n}), not {best_of}")
+    if best_of > n and completion.stream:
+        raise refuse("best_of", "cannot be streamed: which choices are the best is known at the end")
+    if prompts * best_of > MAX_PROMPTS:
+        name = "n" if completion.best_of is None else "best_of"
+        raise refuse(name, f"times {prompts} prompts is more than {MAX_PROMPTS} choices in one request")
+    return best_of
+
+
+def _tools(chat: ChatRequest) -> tuple[list[dict[str, Any]], tuple[Mode, list[str]]]:
+    if not chat.functions:
+        tools = tool_list(chat.tools)
+        function_call(chat.function_call, [])
+        return tools, tool_choice(chat.tool_choice, tools)
+    if chat.tools:
+        raise refuse("functions", "is the old name of tools; send one of them")
+    functions = function_list(chat.functions)
+    return functions, function_call(chat.function_call, functions)
+
+
+def _continues(chat: ChatRequest, messages: list[dict[str, Any]]) -> bool:
+    if not chat.continue_final_message:
+        if chat.add_generation_prompt is False:
+            raise refuse(
+                "add_generation_prompt", "can be false only with continue_final_message", code="unsupported_parameter"
+            )
+        return False
+    if chat.add_generation_prompt:
+        raise refuse("add_generation_prompt", "cannot be true together with continue_final_message")
+    last = messages[-1]
+    if last["role"] != "assistant" or not last["content"] or last.get("tool_calls"):
+        raise refuse("continue_final_message", "needs a last message that is the assistant's, with content")
+    return True
 
 
 def _chat_max_tokens(chat: ChatRequest) -> int | None:
@@ -128,30 +194,8 @@ def _chat_max_tokens(chat: ChatRequest) -> int | None:
     return max_tokens(old) if new is None else max_tokens(new, "max_completion_tokens")
 
 
-def _template_kwargs(chat: ChatRequest) -> dict[str, Any]:
-    kwargs = dict(chat.chat_template_kwargs or {})
-    for name in kwargs:
-        if name in _RESERVED_TEMPLATE_KWARGS:
-            raise refuse(f"chat_template_kwargs.{name}", "is set by the server")
-    if chat.reasoning_effort is not None:
-        kwargs.setdefault("reasoning_effort", chat.reasoning_effort)
-        if chat.reasoning_effort == "none":
-            kwargs.setdefault("enable_thinking", False)
-    if chat.enable_thinking is not None:
-        kwargs["enable_thinking"] = chat.enable_thinking
-    return kwargs
-
-
-def _single_prompt(prompt: str | list[str] | list[int] | list[list[int]]) -> str | list[int]:
-    if isinstance(prompt, str):
-        return prompt
-    if not prompt:
-        raise refuse("prompt", "must not be empty")
-    first = prompt[0]
-    if isinstance(first, int):
-        return [token for token in prompt if isinstance(token, int)]
-    if len(prompt) > 1:
-        raise refuse("prompt", f"holds {len(prompt)} prompts; send one per request", code="unsupported_parameter")
-    if not first:
-        raise refuse("prompt[0]", "must not be empty")
-    return first
+def _completion_max_tokens(completion: CompletionRequest) -> int | None:
+    """0 is of use with ``echo`` alone: the prompt's own log probabilities, and nothing new."""
+    if completion.max_tokens == 0 and completion.echo:
+        return 0
+    return max_tokens(completion.max_tokens)

@@ -32,6 +32,15 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
+def usage_so_far(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    """``usage`` of a chunk before the last."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
 def fingerprint(model: str) -> str:
     """``system_fingerprint``: the same for as long as the same model is served."""
     return "fp_" + hashlib.blake2s(model.encode(), digest_size=5).hexdigest()
@@ -67,15 +76,21 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
     }
 
 
-def completion_logprobs(tokens: list[TokenLogprob], offset: int) -> dict[str, Any]:
-    """``logprobs`` of a text completion; ``offset`` is where the first token begins in the answer's text."""
+def completion_logprobs(tokens: list[TokenLogprob], offset: int, text: str) -> tuple[dict[str, Any], int]:
+    """``logprobs`` of a text completion, and where the next token begins.
+
+    ``offset`` is where the first token begins in the answer's text, of which ``text`` is the part that came with it.
+    A prompt's first token has no logprob: null. If it only marks the beginning, it is no part of the text.
+    """
     found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for token in tokens:
-        found["tokens"].append(token.text)
-        found["token_logprobs"].append(finite(token.logprob))
+        first = math.isnan(token.logprob)
         tops = {other.text: finite(other.logprob) for other in token.top}
         tops.setdefault(token.text, finite(token.logprob))
-        found["top_logprobs"].append(tops)
+        found["tokens"].append(token.text)
+        found["token_logprobs"].append(None if first else finite(token.logprob))
+        found["top_logprobs"].append(None if first else tops)
         found["text_offset"].append(offset)
-        offset += len(token.text)
-    return found
+        if not first or text.startswith(token.text):
+            offset += len(token.text)
+    return found, offset
