@@ -1,6 +1,6 @@
 """The engine without HTTP: a real worker process behind the real engine, read in this process.
 
-Run as ``python -m tests.bench.engine_alone MODEL_DIR TOKENS WARM_TOKENS STREAMS...``; prints a JSON line per stream
+Run as ``python -m tests.bench.engine_alone MODEL_DIR TOKENS WARM_TOKENS ROUNDS STREAMS...``; prints a JSON line per stream
 count. The difference to the whole server is what HTTP, the wire protocol, Django and daphne cost.
 """
 
@@ -24,7 +24,7 @@ from inference.errors import ModelNotFound
 from inference.principal import Principal
 from inference.records import RequestRecord
 from monitoring.readings import open_reader
-from tests.bench.load import SETTINGS, TTFT_ROUNDS, body, figures, quantile
+from tests.bench.load import SETTINGS, TTFT_ROUNDS, body, figures, median, quantile
 
 OWNER = Principal("owner", "bench", frozenset({"inference", "admin"}))
 
@@ -91,7 +91,7 @@ async def measure(engine: WorkerEngine, model: str, tokens: int, streams: int) -
     return row
 
 
-async def run(path: Path, tokens: int, warm: int, counts: list[int]) -> None:
+async def run(path: Path, tokens: int, warm: int, rounds: int, counts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as home:
         settings = EngineSettings(run_dir=Path(home), load_timeout_s=900)
         engine = WorkerEngine(settings, OneModel(path), open_reader(), Nowhere(), Nowhere())
@@ -99,14 +99,15 @@ async def run(path: Path, tokens: int, warm: int, counts: list[int]) -> None:
         try:
             for streams in counts:
                 await measure(engine, path.name, warm, streams)
-                print(json.dumps(await measure(engine, path.name, tokens, streams)), flush=True)
+                passes = [await measure(engine, path.name, tokens, streams) for _ in range(rounds)]
+                print(json.dumps(median(passes)), flush=True)
         finally:
             await engine.stop(5)
 
 
 def main(arguments: list[str]) -> None:
-    path, tokens, warm, *counts = arguments
-    asyncio.run(run(Path(path), int(tokens), int(warm), [int(count) for count in counts]))
+    path, tokens, warm, rounds, *counts = arguments
+    asyncio.run(run(Path(path), int(tokens), int(warm), int(rounds), [int(count) for count in counts]))
 
 
 if __name__ == "__main__":

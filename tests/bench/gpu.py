@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--warm-tokens", type=int, default=512)
     parser.add_argument("--stacks", nargs="+", default=list(STACKS), choices=STACKS)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds a stack may take")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
     parser.add_argument("--model", type=Path, default=Path(tempfile.gettempdir()) / "lmx-bench-1.2b-4bit")
@@ -39,8 +40,8 @@ def main() -> None:
     if "gpu" not in on:
         sys.exit(f"No GPU for MLX here ({on}): make bench-gpu needs Metal or CUDA; make bench measures the CPU.")
     subprocess.run([sys.executable, "-m", "tests.bench.big_model", str(options.model)], cwd=ROOT, check=True)
-    plan = Plan(options.model, options.tokens, options.streams, options.warm_tokens, options.limit)
-    described = about() | {"device": on, "tokens per stream": str(options.tokens)}
+    plan = Plan(options.model, options.tokens, options.streams, options.warm_tokens, options.limit, options.rounds)
+    described = about() | {"device": on, "tokens per stream": str(options.tokens), "median of": str(options.rounds)}
 
     def save(rows: list[Row]) -> None:
         report.write("gpu", {"about": described, "models": {"llama-1.2b-4bit": rows}}, options.out)

@@ -147,6 +147,11 @@ def quantile(values: list[float], share: float) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[round(share * 100) - 1]
 
 
+def median(passes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The pass with the median speed."""
+    return sorted(passes, key=lambda row: float(row["tokens_per_second"]))[len(passes) // 2]
+
+
 def main(arguments: list[str]) -> None:
     host, port, model, tokens, streams = arguments
     print(json.dumps(asyncio.run(run(host, int(port), model, int(tokens), int(streams)))))

@@ -2,7 +2,7 @@
 
 One forward pass per step over the whole batch, all rows sampled in one array operation, the next step queued before
 the last one is read. No server, no text, no joining or leaving: nothing that serves requests can be faster.
-Run as ``python -m tests.bench.raw MODEL_DIR TOKENS WARM_TOKENS STREAMS...``; prints one JSON line per stream count.
+Run as ``python -m tests.bench.raw MODEL_DIR TOKENS WARM_TOKENS ROUNDS STREAMS...``; prints one JSON line per stream count.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ def decode(model: object, vocab: int, rows: int, tokens: int) -> float:
 
 
 def main(arguments: list[str]) -> None:
-    """Run each stream count twice and print the second pass."""
-    directory, tokens, warm, *counts = arguments
+    """Run each stream count once unmeasured and print the median of the passes that follow."""
+    directory, tokens, warm, rounds, *counts = arguments
     model, config = load_model(Path(directory))
     for rows in map(int, counts):
         decode(model, config["vocab_size"], rows, int(warm))
-        seconds = decode(model, config["vocab_size"], rows, int(tokens))
+        passes = [decode(model, config["vocab_size"], rows, int(tokens)) for _ in range(int(rounds))]
+        seconds = sorted(passes)[len(passes) // 2]
         print(
             json.dumps(
                 {"streams": rows, "tokens": rows * int(tokens), "tokens_per_second": rows * int(tokens) / seconds}
