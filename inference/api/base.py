@@ -126,8 +126,8 @@ class JsonApi(NinjaAPI):
         return extra
 
 
-def json_response(body: bytes, status: int = 200) -> HttpResponse:
-    return HttpResponse(body, status=status, content_type="application/json")
+def json_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
+    return HttpResponse(body, status=status, content_type="application/json", headers=headers)
 
 
 def _guarded(view: View, scope: Scope) -> View:

@@ -93,11 +93,15 @@ class Call:
     fit: Callable[[], Awaitable[GenerateRequest]] | None = None
 
     def headers(self) -> dict[str, str]:
-        """Headers of the answer, safe whatever names a client invents."""
-        if not self.ignored:
-            return {}
-        names = (quote(name[:64], safe="[]._-") for name in self.ignored[:MAX_IGNORED_NAMES])
-        return {"x-lmx-ignored": ", ".join(names)}
+        return ignored_header(self.ignored)
+
+
+def ignored_header(ignored: list[str]) -> dict[str, str]:
+    """The header that names parameters without effect, safe whatever names a client invents; none for none."""
+    if not ignored:
+        return {}
+    names = (quote(name[:64], safe="[]._-") for name in ignored[:MAX_IGNORED_NAMES])
+    return {"x-lmx-ignored": ", ".join(names)}
 
 
 async def respond(call: Call) -> HttpResponseBase:
