@@ -240,9 +240,8 @@ class WorkerProcess:
         self._answer(self._prepare_lane, command.request, answer)
 
     def _on_embed(self, command: ipc.Embed) -> None:
-        def answer(backend: Backend) -> ipc.Event:
-            vectors, prompt_tokens = backend.embed(command.inputs, command.dimensions)
-            return ipc.Embedded(command.request, vectors, prompt_tokens)
+        def answer(backend: Backend) -> ipc.Event | None:
+            return backend.embed(command.request, command.inputs, command.dimensions)
 
         self._answer(self._embed_lane, command.request, answer)
 
@@ -277,8 +276,11 @@ class WorkerProcess:
 
     # ---------------------------------------------------------------------------------------------------- helpers
 
-    def _answer(self, lane: Lane, request: str, answer: Callable[[Backend], ipc.Event]) -> None:
-        """Run ``answer`` on ``lane``; its refusal or defect becomes ``Failed`` for this request alone."""
+    def _answer(self, lane: Lane, request: str, answer: Callable[[Backend], ipc.Event | None]) -> None:
+        """Run ``answer`` on ``lane``; its refusal or defect becomes ``Failed`` for this request alone.
+
+        None: the backend answers through its own ``emit``.
+        """
         backend = self._backend
         if backend is None:
             self._fail(request, "model_unavailable", "the model is not loaded yet")

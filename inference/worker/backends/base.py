@@ -47,10 +47,13 @@ class Backend(Protocol):
 
     def count(self, body: ipc.GenerateRequest) -> int: ...
 
-    def embed(self, inputs: list[str | list[int]], dimensions: int | None) -> tuple[list[list[float]], int]:
-        """Vectors and prompt tokens; raises ``Unsupported`` where the model is not an embedding model.
+    def embed(
+        self, request: str, inputs: list[str | list[int]], dimensions: int | None
+    ) -> ipc.Embedded | None:
+        """The vectors; None when they come later through ``emit``, as ``Embedded`` or ``Failed``.
 
-        Called on a thread of its own, which may block; the work itself belongs on the main thread.
+        Raises ``Unsupported`` where the model is not an embedding model. Called on a thread of its own, which may
+        block; the work itself belongs on the main thread. ``cancel`` ends what was put off, without an event.
         """
         ...
 

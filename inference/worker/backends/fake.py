@@ -267,7 +267,7 @@ class FakeBackend:
         self._obey(prompt)
         return len(tokenize(prompt))
 
-    def embed(self, inputs: list[str | list[int]], dimensions: int | None) -> tuple[list[list[float]], int]:
+    def embed(self, request: str, inputs: list[str | list[int]], dimensions: int | None) -> ipc.Embedded:
         width = self._script.embedding_dimensions
         if not width:
             raise Unsupported("the fake model makes no embeddings", param="model")
@@ -275,7 +275,8 @@ class FakeBackend:
             raise InvalidRequest(f"dimensions must be from 1 to {width}", param="dimensions")
         texts = [item if isinstance(item, str) else detokenize(item) for item in inputs]
         self._obey(" ".join(texts))
-        return [vector(text.encode(), dimensions or width) for text in texts], sum(len(tokenize(t)) for t in texts)
+        vectors = [vector(text.encode(), dimensions or width) for text in texts]
+        return ipc.Embedded(request, vectors, sum(len(tokenize(text)) for text in texts))
 
     def _obey(self, prompt: str) -> None:
         """The directives of a question: wait at ``gate``, die if ``die_after`` is 0."""

@@ -145,7 +145,7 @@ class VllmMlxBackend:
     def count(self, body: ipc.GenerateRequest) -> int:
         return len(self._text.prompt(body).tokens)
 
-    def embed(self, inputs: list[str | list[int]], dimensions: int | None) -> NoReturn:
+    def embed(self, request: str, inputs: list[str | list[int]], dimensions: int | None) -> NoReturn:
         raise Unsupported("this model generates text; it makes no embeddings", param="model")
 
     # -------------------------------------------------------------------------------------------------- any thread

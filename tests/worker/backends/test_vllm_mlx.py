@@ -106,7 +106,7 @@ def test_tokens_and_counts(served: Served) -> None:
         served.backend.tokenize("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", False)
     )
     with pytest.raises(Unsupported):
-        served.backend.embed(["a"], None)
+        served.backend.embed("e", ["a"], None)
 
 
 def test_a_constrained_answer_is_complete_and_ends_by_itself(served: Served) -> None:
