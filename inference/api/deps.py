@@ -17,6 +17,7 @@ from django.http import HttpRequest
 from inference.catalog import Catalog
 from inference.errors import Forbidden, ModelUnavailable, Unauthorized
 from inference.principal import Principal, Scope
+from inference.protocols.responses.background import Responses
 
 
 class EventFrame(Protocol):
@@ -57,17 +58,24 @@ class Services:
     strict: bool = False
     version: str = ""
     since: float = field(default_factory=time.time)
+    responses: Responses = field(default_factory=Responses)
 
 
 _services = Services()
 
 
 def configure(
-    *, catalog: Catalog | None = None, events: EventSource | None = None, strict: bool = False, version: str = ""
+    *,
+    catalog: Catalog | None = None,
+    events: EventSource | None = None,
+    strict: bool = False,
+    version: str = "",
+    responses: Responses | None = None,
 ) -> None:
-    """Give the API what it works with; ``version`` is the product's."""
+    """Give the API what it works with; ``version`` is the product's. Without ``responses`` they live in memory."""
     global _services
-    _services = Services(catalog, events, strict, version or _installed_version())
+    found = responses or Responses()
+    _services = Services(catalog, events, strict, version or _installed_version(), responses=found)
 
 
 def services() -> Services:
@@ -79,6 +87,11 @@ def catalog() -> Catalog:
     if _services.catalog is None:
         raise ModelUnavailable("the server is starting or stopping", retry_after=1)
     return _services.catalog
+
+
+def responses() -> Responses:
+    """Responses that are stored or run in the background."""
+    return _services.responses
 
 
 def event_source() -> EventSource:
