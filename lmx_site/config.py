@@ -27,6 +27,7 @@ from lmx_site.config_model import (
     LoggingSection,
     MemorySection,
     ModelsSection,
+    ResponsesSection,
     Section,
     SecuritySection,
     ServerSection,
@@ -36,6 +37,7 @@ from lmx_site.config_yaml import Document, KeyPath, parse_scalar, read_document
 PREFIX = "LMX_"
 _CLIENTS = "clients"  # the one part of the file whose keys are the owner's own names
 _MB = 1024 * 1024
+_GB = 1024 * _MB
 
 
 class Config(Section):
@@ -48,6 +50,7 @@ class Config(Section):
     security: SecuritySection = SecuritySection()
     engine: EngineSection = EngineSection()
     cache: CacheSection = CacheSection()
+    responses: ResponsesSection = ResponsesSection()
     clients: dict[ClientName, ClientSection] = {}
 
     def engine_settings(self, home: Path) -> EngineSettings:
@@ -68,6 +71,9 @@ class Config(Section):
             slots=engine.slots,
             drain_s=engine.drain_sec,
             idle_unload_s=self.models.idle_unload_sec,
+            prefix_cache_bytes=self.cache.memory_mb * _MB if self.cache.memory_mb is not None else None,
+            prefix_dir=home / "cache" / "prefix",
+            prefix_disk_bytes=int(self.cache.disk_gb * _GB) if self.cache.disk else 0,
             cancel_grace_s=engine.cancel_grace_sec,
             heartbeat_s=engine.heartbeat_sec,
             heartbeat_misses=engine.heartbeat_misses,

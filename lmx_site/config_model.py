@@ -197,6 +197,15 @@ class CacheSection(Section):
     disk_gb: Annotated[float, Field(ge=0, le=100_000)] = 20
 
 
+class ResponsesSection(Section):
+    """What is kept of responses (``/v1/responses``), which hold prompts and answers."""
+
+    store: bool = True
+    max_count: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    max_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    days: Annotated[float, Field(gt=0, le=3650)] = 30
+
+
 _ENDING_S = 2.0
 
 

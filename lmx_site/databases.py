@@ -1,4 +1,5 @@
-"""Two SQLite files: what is on disk (``default``) and what happened (``telemetry``). No relation crosses them."""
+"""Three SQLite files: what is on disk (``default``), what happened (``telemetry``), and what clients had kept
+(``responses``). No relation crosses them."""
 
 from __future__ import annotations
 
@@ -6,15 +7,15 @@ from typing import Any
 
 from django.db.models import Model
 
-_TELEMETRY_APPS = frozenset({"monitoring"})
+_DATABASES = {"monitoring": "telemetry", "inference": "responses"}
 
 
 def database_of(app_label: str) -> str:
-    return "telemetry" if app_label in _TELEMETRY_APPS else "default"
+    return _DATABASES.get(app_label, "default")
 
 
-class TelemetryRouter:
-    """Sends the tables of the monitoring app to ``telemetry``, all others to ``default``."""
+class Router:
+    """Sends the tables of monitoring to ``telemetry``, those of inference to ``responses``, all others to ``default``."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str:
         return database_of(model._meta.app_label)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inference.engine.engine import WorkerEngine
     from models_admin.catalog import DiskCatalog
     from models_admin.jobs import Jobs
+    from inference.protocols.responses.background import Responses
     from monitoring.telemetry import TelemetryWriter
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Runtime:
         self.engine: WorkerEngine | None = None
         self.jobs: Jobs | None = None
         self._telemetry: TelemetryWriter | None = None
+        self._responses: Responses | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -70,7 +72,14 @@ class Runtime:
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
         set_engine(self.engine)
-        deps.configure(catalog=catalog, events=hub, strict=self.config.server.strict, version=__version__)
+        self._responses = await self._open_responses()
+        deps.configure(
+            catalog=catalog,
+            events=hub,
+            strict=self.config.server.strict,
+            version=__version__,
+            responses=self._responses,
+        )
         sampler = Sampler(hub, self.engine)
         self.background("sampler", sampler.run)
         self.background("catalog-scan", self._rescan)
@@ -106,6 +115,8 @@ class Runtime:
             await asyncio.wait(tasks)
         deps.configure()
         set_engine(None)
+        if self._responses is not None:
+            await self._responses.store.stop()
         if self._telemetry is not None:
             await self._telemetry.stop()
         set_hub(None)
@@ -126,6 +137,17 @@ class Runtime:
                 done(name)
 
         self.background("demo", bring)
+
+    async def _open_responses(self) -> Responses:
+        from inference.protocols.responses.background import Responses
+        from inference.protocols.responses.disk import Bounds, Disk
+        from inference.protocols.responses.store import ResponseStore
+
+        wanted = self.config.responses
+        bounds = Bounds(wanted.max_count, wanted.max_mb * 1024 * 1024, wanted.days)
+        responses = Responses(ResponseStore(Disk(bounds) if wanted.store else None))
+        await responses.store.start()
+        return responses
 
     async def _rescan(self) -> None:
         while self.catalog is not None:

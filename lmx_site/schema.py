@@ -1,4 +1,4 @@
-"""Brings both databases to the current schema when the server starts, and costs a millisecond when they are there.
+"""Brings the databases to the current schema when the server starts, and costs a millisecond when they are there.
 
 SQLite keeps a number for its application (``user_version``); we store a fingerprint of the list of migrations there.
 Only when it differs is Django's migration machinery loaded.
@@ -6,6 +6,8 @@ Only when it differs is Django's migration machinery loaded.
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 import zlib
 from contextlib import closing
@@ -19,25 +21,59 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from lmx_site.home import StartRefused
 
+logger = logging.getLogger(__name__)
+
+_PRIVATE = "responses"  # prompts and answers; what it holds is expendable
+
 
 def migrate_if_needed() -> bool:
-    """Whether anything was done. Raises ``StartRefused`` when a database file cannot be used."""
+    """Whether anything was done. Raises ``StartRefused`` when a database file cannot be used.
+
+    But for stored responses: their file is set aside then, with a warning.
+    """
     wanted = _fingerprint()
     done = False
     for alias in settings.DATABASES:
         file = Path(str(settings.DATABASES[alias]["NAME"]))
         try:
-            if alias == DEFAULT_DB_ALIAS:  # the server can do without its history, not without its inventory
-                _check(file)
-            if _stored(file) != wanted:
-                _migrate(alias)
-                _store(file, wanted)
-                done = True
+            if alias == _PRIVATE:
+                _make_private(file)
+            done |= _bring_up(alias, file, wanted)
         except (sqlite3.DatabaseError, DatabaseError) as error:
-            raise StartRefused(
-                f"{file} cannot be used as a database ({error}); move it away to start with an empty one"
-            ) from error
+            if alias != _PRIVATE:
+                raise StartRefused(
+                    f"{file} cannot be used as a database ({error}); move it away to start with an empty one"
+                ) from error
+            _set_aside(file, error)
+            done |= _bring_up(alias, file, wanted)
     return done
+
+
+def _bring_up(alias: str, file: Path, wanted: int) -> bool:
+    if alias == DEFAULT_DB_ALIAS:  # the server can do without its history, not without its inventory
+        _check(file)
+    if _stored(file) == wanted:
+        return False
+    _migrate(alias)
+    _store(file, wanted)
+    return True
+
+
+def _make_private(file: Path) -> None:
+    """For the owner alone; SQLite gives the files beside it the same mode."""
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    file.chmod(0o600)
+
+
+def _set_aside(file: Path, error: Exception) -> None:
+    aside = file.with_name(file.name + ".broken")
+    file.replace(aside)
+    for suffix in ("-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
+    _make_private(file)
+    logger.warning(
+        "%s cannot be used as a database (%s); it is now %s, and no stored response is left", file, error, aside
+    )
 
 
 def _fingerprint() -> int:

@@ -30,6 +30,7 @@ INSTALLED_APPS = [
     "channels",
     "django_htmx",
     "ninja",
+    "inference",
     "models_admin",
     "monitoring",
 ]
@@ -62,7 +63,7 @@ STATIC_URL = "/static/"
 STATICFILES_DIRS = [ASSETS / "static"]
 
 
-def _database(name: str) -> dict[str, Any]:
+def _database(name: str, *pragmas: str) -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": HOME / f"{name}.sqlite3",
@@ -70,15 +71,20 @@ def _database(name: str) -> dict[str, Any]:
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 5,
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            "init_command": " ".join(["PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;", *pragmas]),
         },
         # A file, because tests use it from several threads.
         "TEST": {"NAME": HOME / f"test-{name}.sqlite3"},
     }
 
 
-DATABASES = {"default": _database("inventory"), "telemetry": _database("telemetry")}
-DATABASE_ROUTERS = ["lmx_site.databases.TelemetryRouter"]
+DATABASES = {
+    "default": _database("inventory"),
+    "telemetry": _database("telemetry"),
+    # It holds prompts and answers: what is deleted is overwritten.
+    "responses": _database("responses", "PRAGMA secure_delete=ON;"),
+}
+DATABASE_ROUTERS = ["lmx_site.databases.Router"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # No table: a page costs no query for its session, and only the web process's own signature counts.

@@ -2,8 +2,8 @@
 
 ``X-Priority: low | normal | high``. A client cannot make itself more important than its owner's configuration made it:
 a higher one than its own has no effect. ``X-Timeout: SECONDS`` from the arrival of the request; what is not done by
-then is refused or ended. The SDKs' ``x-stainless-timeout`` is not read: it is how long a client waits for the *next bytes*
-of its connection, ten minutes unless somebody set it, and says nothing of how long an answer may take.
+then is refused or ended. The SDKs' ``x-stainless-timeout`` is not read: it is how long a client waits for the *next
+bytes* of its connection, ten minutes unless somebody set it, and says nothing of how long an answer may take.
 """
 
 from __future__ import annotations

@@ -127,6 +127,7 @@ class SlotQueue:
             raise TooManyRequests(
                 f"{self.queued} requests wait for {self.model_id} already", retry_after=self.retry_after()
             )
+        self._promote()
         ticket = self._enter(record, min(choices, self.slots), kv_bytes)
         self.serve()
         try:
@@ -191,7 +192,7 @@ class SlotQueue:
         return next((ticket for level in self._levels.values() if (ticket := level.first()) is not None), None)
 
     def _promote(self) -> None:
-        """Move up who has waited long enough. There is no timer: it matters only when somebody is served."""
+        """Move up who has waited long enough. No timer: it matters only when somebody is served, or comes behind."""
         now = self._clock()
         for name in range(HIGH - 1, LOW - 1, -1):
             level = self._levels[name]

@@ -19,7 +19,7 @@ from inference.engine.runs import Lease
 from inference.engine.settings import EngineSettings
 from inference.engine.supervisor import Supervisor
 from inference.errors import DeadlineExceeded, ModelUnavailable, TooManyRequests, Unsupported, WorkerDied
-from inference.ipc import Embedded, GenerateRequest
+from inference.ipc import Embedded, GenerateRequest, Tokens
 from inference.records import RequestRecord
 
 AnswerT = TypeVar("AnswerT")
@@ -74,6 +74,16 @@ class Asker:
         async def question(lease: Lease) -> list[int]:
             tokens = await self._in_time(record, lease.client.tokenize(text, add_special_tokens))
             record.prompt_tokens = len(tokens)
+            return tokens
+
+        return await self._ask(model, record, question)
+
+    async def tokens(
+        self, model: str, prompt: str | GenerateRequest, add_special_tokens: bool, record: RequestRecord
+    ) -> Tokens:
+        async def question(lease: Lease) -> Tokens:
+            tokens = await self._in_time(record, lease.client.tokens(prompt, add_special_tokens))
+            record.prompt_tokens = len(tokens.token_ids)
             return tokens
 
         return await self._ask(model, record, question)

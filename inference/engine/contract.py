@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from inference.ipc import Capabilities, Embedded, GenerateRequest, RequestEvent, Stats
+from inference.ipc import Capabilities, Embedded, GenerateRequest, RequestEvent, Stats, Tokens
 from inference.records import RequestRecord
 
 RunState = Literal["unloaded", "loading", "ready", "draining", "failed", "stopped-after-crashes"]
@@ -121,6 +121,12 @@ class Engine(Protocol):
         ...
 
     async def tokenize(self, model: str, text: str, add_special_tokens: bool, record: RequestRecord) -> list[int]: ...
+
+    async def tokens(
+        self, model: str, prompt: str | GenerateRequest, add_special_tokens: bool, record: RequestRecord
+    ) -> Tokens:
+        """As ``tokenize``, with each token's text. A request gives the prompt that the model's template makes of it."""
+        ...
 
     async def detokenize(self, model: str, token_ids: list[int], record: RequestRecord) -> str: ...
 

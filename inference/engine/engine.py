@@ -26,7 +26,7 @@ from inference.engine.settings import EngineSettings
 from inference.engine.supervisor import Supervisor
 from inference.engine.watchdog import Watchdog
 from inference.errors import DeadlineExceeded, LmxError, WorkerDied
-from inference.ipc import Embedded, GenerateRequest
+from inference.ipc import Embedded, GenerateRequest, Tokens
 from inference.records import EventSink, RecordSink, RequestRecord
 
 log = logging.getLogger(__name__)
@@ -176,6 +176,11 @@ class WorkerEngine:
 
     async def tokenize(self, model: str, text: str, add_special_tokens: bool, record: RequestRecord) -> list[int]:
         return await self._asker.tokenize(model, text, add_special_tokens, record)
+
+    async def tokens(
+        self, model: str, prompt: str | GenerateRequest, add_special_tokens: bool, record: RequestRecord
+    ) -> Tokens:
+        return await self._asker.tokens(model, prompt, add_special_tokens, record)
 
     async def detokenize(self, model: str, token_ids: list[int], record: RequestRecord) -> str:
         return await self._asker.detokenize(model, token_ids, record)

@@ -37,17 +37,14 @@ class LaunchFailed(Exception):
         self.crashed = crashed
 
 
-def load_command(
-    ref: ModelRef, settings: EngineSettings, *, context: int | None, slots: int | None, memory: int
-) -> ipc.Load:
-    """What a worker is told to load; ``memory`` is the most it may take, in bytes."""
+def load_command(ref: ModelRef, settings: EngineSettings, *, context: int | None, slots: int | None) -> ipc.Load:
+    """What a worker is told to load; its bounds of memory and caches are still to be set."""
     backend = settings.worker_backend or _BACKEND_OF_FORMAT.get(ref.format, _DEFAULT_BACKEND)
     return ipc.Load(
         path=str(ref.path),
         model_id=ref.id,
         context=context,
         slots=slots or settings.slots,
-        memory_limit_bytes=memory,
         options={"backend": backend},
     )
 

@@ -7,9 +7,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from inference import ipc
 from inference.engine.memory import MemoryWatch, ObservedSizes
-from inference.engine.policy import Load, Plan, Refuse, Resident, Situation, need_of, plan, refusal, relieve, room
+from inference.engine.policy import (
+    Load,
+    Plan,
+    Refuse,
+    Resident,
+    Shrink,
+    Situation,
+    need_of,
+    plan,
+    refusal,
+    relieve,
+    room,
+    without_caches,
+)
 from inference.engine.runs import ModelRun
 from inference.engine.settings import EngineSettings
 from inference.engine.words import short_name
@@ -71,13 +83,19 @@ class Ledger:
 
     def _resident(self, run: ModelRun, steady: str | None) -> Resident:
         held = max(self.footprint(run), run.returning)
-        promised = max(0, run.need - held) if run.state == "loading" else 0
-        if run.state == "ready":
-            promised = self._kv_promise(run.id)
+        promised, cached, cache_room, returning = 0, 0, 0, 0
+        if run.state == "loading":
+            promised = max(0, run.need - held) + run.cache_limit
+        elif run.state == "ready" and not run.leaving:
+            cached, cache_room = self.cached(run), run.cache_limit - self.cached(run)
+            promised, returning = self._kv_promise(run.id) + cache_room, run.prefix_bytes - cached
         return Resident(
             id=run.id,
             held=held,
             promised=promised,
+            cached=min(cached, held),
+            cache_room=cache_room,
+            returning=min(returning, held),
             busy=run.busy,
             pinned=run.pinned or run.id == steady,
             leaving=run.leaving,
@@ -85,46 +103,46 @@ class Ledger:
         )
 
     def plan_load(self, run: ModelRun, *, first: bool, patient: bool = True) -> Plan:
-        """A plan for loading; only the first in line may have others evicted, only the patient wait for busy ones."""
+        """A plan for loading; only the first in line may have others give way, only the patient wait for busy ones."""
         may_evict = first and self._settings.auto_evict_lru
-        return plan(self.need(run), self.situation(), may_evict=may_evict, patient=patient)
+        return plan(self.need(run), self.situation(), may_evict=may_evict, patient=patient, may_shrink=first)
 
-    def answer_gate(self, run: ModelRun, evict: Callable[[str, str], None], kv_bytes: int) -> bool | LmxError:
-        """Whether one more answer of a loaded model fits; asks for evictions where those make room (False: wait)."""
-        situation = self.situation(steady=run.id)
-        decision = plan(kv_bytes, situation, may_evict=self._settings.auto_evict_lru)
-        match decision:
-            case Load(evict=victims):
-                for victim in victims:
-                    evict(victim, f"room for an answer of {run.id}")
-                return not victims
-            case Refuse():
-                return refusal(f"this answer of {short_name(run.id)}", decision, situation, time.time())
-            case _:
-                return False
+    def cached(self, run: ModelRun) -> int:
+        """What its prefix cache holds and may keep; more than that it was told to give back."""
+        return min(run.prefix_bytes, run.cache_limit)
 
-    def plan_relief(self) -> str | None:
-        """The model to unload because the machine is over ``oom_threshold_percent``."""
+    def plan_answer(self, run: ModelRun, kv_bytes: int) -> Plan:
+        """A plan for one more answer of a loaded model, which itself stays."""
+        return plan(kv_bytes, self.situation(steady=run.id), may_evict=self._settings.auto_evict_lru)
+
+    def answer_refusal(self, run: ModelRun, decision: Refuse) -> LmxError:
+        what = f"this answer of {short_name(run.id)}"
+        return refusal(what, decision, self.situation(steady=run.id), time.time())
+
+    def plan_relief(self) -> Shrink | Load | None:
+        """What to do because the machine is over ``oom_threshold_percent``; None when it is not."""
         threshold = int(self._watch.reading.total * self._settings.oom_threshold_percent / 100)
-        return relieve(self.situation(), threshold) if self._settings.auto_evict_lru and threshold else None
+        if not threshold:
+            return None
+        return relieve(self.situation(), threshold, may_evict=self._settings.auto_evict_lru)
+
+    def spare(self) -> int:
+        """What nobody holds and nobody was promised."""
+        return max(0, room(self.situation()).free)
 
     def free(self) -> int:
-        return room(self.situation()).free
+        """What a model could have without another's being unloaded: what is spare, and the caches."""
+        return room(without_caches(self.situation())).free
 
     def allowance(self, run: ModelRun) -> int:
-        """The most a worker may hold: what it has and all that is free."""
-        return max(run.need, self.footprint(run) + max(0, self.free()))
-
-    def share(self) -> None:
-        """Tell every worker how much it may hold, now that somebody came or went."""
-        for run in self._runs.values():
-            if run.state == "ready" and run.client is not None:
-                run.client.set_limits(ipc.SetLimits(memory_limit_bytes=self.allowance(run)))
+        """The most a worker may hold: what it has, what its cache was promised, and all that is spare."""
+        room_of_cache = run.cache_limit - self.cached(run) if run.state == "ready" else 0
+        return max(run.need + run.cache_limit, self.footprint(run) + room_of_cache + self.spare())
 
     def numbers(self) -> dict[str, Any]:
         """The two limits, what is free under each, and who holds and was promised what."""
         situation = self.situation()
-        reading, left = situation.reading, room(situation)
+        reading, left = situation.reading, room(without_caches(situation))
         return {
             "total_bytes": reading.total,
             "used_bytes": reading.used,
@@ -136,13 +154,19 @@ class Ledger:
             "machine_free_bytes": max(0, left.machine),
             "gpu_free_bytes": None if left.gpu is None else max(0, left.gpu),
             "free_bytes": max(0, left.free),
-            "promised_bytes": sum(model.promised for model in situation.residents),
+            "promised_bytes": sum(model.promised - model.cache_room for model in situation.residents),
+            "prefix_cache_bytes": sum(model.cached for model in situation.residents),
             "models": _held_by(situation.residents),
         }
 
 
 def _held_by(residents: Iterable[Resident]) -> list[dict[str, Any]]:
     return [
-        {"id": model.id, "held_bytes": model.held, "promised_bytes": model.promised, "busy": model.busy}
+        {
+            "id": model.id,
+            "held_bytes": model.held,
+            "promised_bytes": model.promised - model.cache_room,
+            "busy": model.busy,
+        }
         for model in residents
     ]

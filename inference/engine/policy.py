@@ -1,14 +1,17 @@
 """What memory allows, decided without touching anything: readings, sizes, states and wishes in, a plan out.
 
 Two limits hold at once (all sizes in bytes): everything in use on the machine stays under ``Limits.machine``, and
-what our models hold stays under ``Limits.gpu``. What is *promised* (a load under way, answers that still grow) counts
-as used already. Other programs count, because the reading has them.
+what our models hold stays under ``Limits.gpu``. What is *promised* (a load under way, answers that still grow, what a
+prefix cache may still take) counts as used already. Other programs count, because the reading has them.
+
+Caches come last: what they hold and were promised is there for whoever needs it. A cache is made smaller before a model
+is unloaded, if that is enough, and before anybody is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inference.engine.contract import MemoryReading
@@ -32,6 +35,8 @@ class Resident:
 
     ``held`` is its footprint now, ``promised`` what it may still take without asking again. ``leaving`` means that
     ``held`` will be back without anybody's doing. ``last_used`` in seconds of any clock, only compared.
+    Of its prefix cache, ``cached`` is the part of ``held`` that can be asked for, ``cache_room`` the part of
+    ``promised`` that is not taken yet, and ``returning`` what it was told to give back and still holds.
     """
 
     id: str
@@ -41,6 +46,9 @@ class Resident:
     pinned: bool = False
     leaving: bool = False
     last_used: float = 0.0
+    cached: int = 0
+    cache_room: int = 0
+    returning: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,13 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Shrink:
+    """It may fit once these prefix caches hold no more than so many bytes each; plan again then."""
+
+    caches: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """It fits once ``on`` have ended what they are doing."""
 
@@ -87,7 +102,7 @@ class Refuse:
     suggest: tuple[str, ...] = ()
 
 
-Plan = Load | Wait | Refuse
+Plan = Load | Shrink | Wait | Refuse
 
 
 def limits_of(reading: MemoryReading, max_percent: float, reserve: int) -> Limits:
@@ -117,18 +132,55 @@ def room(situation: Situation) -> Room:
     )
 
 
-def plan(need: int, situation: Situation, *, may_evict: bool, patient: bool = True) -> Plan:
-    """How ``need`` bytes can be had. Evicts the least recently used idle models, as few as will do.
+def without_caches(situation: Situation) -> Situation:
+    """The situation as it would be if no prefix cache held or was promised anything."""
+    freed = sum(model.cached for model in situation.residents)
+    reading = situation.reading
+    reading = replace(reading, used=reading.used - freed, available=reading.available + freed)
+    return Situation(reading, situation.limits, [_bare(model) for model in situation.residents])
 
-    Never names a busy or pinned model for eviction. ``patient`` False refuses instead of waiting for a busy one.
+
+def _bare(model: Resident) -> Resident:
+    held, promised = model.held - model.cached, model.promised - model.cache_room
+    return replace(model, held=held, promised=promised, cached=0, cache_room=0)
+
+
+def plan(need: int, situation: Situation, *, may_evict: bool, patient: bool = True, may_shrink: bool = True) -> Plan:
+    """How ``need`` bytes can be had: from what is free, from caches, from models, in that order.
+
+    Evicts the least recently used idle models, as few as will do, never a busy or pinned one. ``patient`` False refuses
+    instead of waiting for a busy one.
     """
+    decision = _plan_models(need, situation, may_evict, patient)
+    if not may_shrink or decision == Load() or _only_waits_for_memory(decision, situation):
+        return decision
+    emptied = without_caches(situation)
+    possible = _plan_models(need, emptied, may_evict, patient)
+    if isinstance(possible, Load):
+        return _spare_models(need, situation, decision, possible.evict)
+    if _only_waits_for_memory(possible, emptied):
+        return _spare_models(need, situation, decision, ())
+    return possible if isinstance(decision, Refuse) else decision
+
+
+def _spare_models(need: int, situation: Situation, decision: Load | Wait | Refuse, victims: Sequence[str]) -> Plan:
+    """Make caches smaller where only ``victims`` then have to go, and ``decision`` would cost more models or time."""
+    if isinstance(decision, Load) and len(decision.evict) <= len(victims):
+        return decision
+    staying = [model for model in situation.residents if model.id not in victims]
+    freed = sum(_size(model) for model in situation.residents if model.id in victims)
+    bounds = _smaller(need - room(situation).free - _coming_back(situation) - freed, staying)
+    return Shrink(bounds) if bounds else decision
+
+
+def _plan_models(need: int, situation: Situation, may_evict: bool, patient: bool) -> Load | Wait | Refuse:
+    """The plan that leaves caches as they are."""
     free = room(situation).free
     if need <= free:
         return Load()
-    leaving = [model for model in situation.residents if model.leaving]
-    free += sum(model.held + model.promised for model in leaving)
+    free += _coming_back(situation)
     if need <= free:
-        return Wait(tuple(model.id for model in leaving))
+        return Wait(tuple(model.id for model in situation.residents if model.leaving or model.returning))
     movable = [model for model in situation.residents if not (model.leaving or model.pinned)]
     idle = sorted((model for model in movable if not model.busy), key=lambda model: model.last_used)
     victims = _fewest(need - free, idle)
@@ -141,6 +193,29 @@ def plan(need: int, situation: Situation, *, may_evict: bool, patient: bool = Tr
     return _refuse(need, situation, tuple(model.id for model in suggest))
 
 
+def _coming_back(situation: Situation) -> int:
+    """Bytes that will be free without anybody's doing: of models that leave, of caches that were told to shrink."""
+    return sum(model.held + model.promised if model.leaving else model.returning for model in situation.residents)
+
+
+def _only_waits_for_memory(decision: Plan, situation: Situation) -> bool:
+    coming = {model.id for model in situation.residents if model.leaving or model.returning}
+    return isinstance(decision, Wait) and bool(coming) and set(decision.on) <= coming
+
+
+def _smaller(missing: int, residents: Iterable[Resident]) -> dict[str, int]:
+    """New bounds of caches that give ``missing``: first what nobody has taken yet, then of the least recently used."""
+    in_order = sorted(residents, key=lambda model: (model.busy, model.last_used))
+    bounds = {model.id: model.cached + model.cache_room for model in in_order}
+    for sizes in ({m.id: m.cache_room for m in in_order}, {m.id: m.cached for m in in_order}):
+        for name, size in sizes.items():
+            given = max(0, min(missing, size))
+            bounds[name] -= given
+            missing -= given
+    before = {model.id: model.cached + model.cache_room for model in in_order}
+    return {name: bound for name, bound in bounds.items() if bound < before[name]}
+
+
 def _refuse(need: int, situation: Situation, suggest: tuple[str, ...]) -> Refuse:
     limits = situation.limits
     limit = limits.machine if limits.gpu is None else min(limits.machine, limits.gpu)
@@ -148,7 +223,7 @@ def _refuse(need: int, situation: Situation, suggest: tuple[str, ...]) -> Refuse
 
 
 def _size(model: Resident) -> int:
-    return model.held + model.promised
+    return model.held + model.promised - model.returning
 
 
 def _fewest(missing: int, idle: Iterable[Resident]) -> list[Resident]:
@@ -168,12 +243,16 @@ def _fewest(missing: int, idle: Iterable[Resident]) -> list[Resident]:
     return chosen
 
 
-def relieve(situation: Situation, threshold: int) -> str | None:
-    """The idle model to unload when more than ``threshold`` bytes of the machine are in use; None when all is well."""
-    if situation.reading.used <= threshold or any(model.leaving for model in situation.residents):
+def relieve(situation: Situation, threshold: int, *, may_evict: bool) -> Shrink | Load | None:
+    """What to do when more than ``threshold`` bytes of the machine are in use: make caches smaller, else ``evict``."""
+    over = situation.reading.used - threshold
+    if over <= 0 or any(model.leaving or model.returning for model in situation.residents):
         return None
+    if any(model.cached for model in situation.residents):
+        rooms = sum(model.cache_room for model in situation.residents)
+        return Shrink(_smaller(over + rooms, situation.residents))
     idle = [m for m in situation.residents if not (m.busy or m.pinned) and m.held > 0]
-    return min(idle, key=lambda model: model.last_used).id if idle else None
+    return Load(evict=(min(idle, key=lambda model: model.last_used).id,)) if idle and may_evict else None
 
 
 def refusal(model_id: str, refuse: Refuse, situation: Situation, now: float) -> InsufficientMemory:

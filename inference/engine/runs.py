@@ -74,6 +74,7 @@ class Waiter:
 class ModelRun:
     """``need`` is what the load was planned with, ``returning`` what a leaving worker held (bytes).
 
+    ``cache_limit`` bounds its prefix cache in memory, ``saves`` says that it has a place on disk for it.
     ``retry_at`` is in monotonic time, ``loaded_at`` and ``last_used`` in epoch time. ``ttl_s`` is how many idle seconds
     the model may stay, None for ever.
     """
@@ -94,6 +95,8 @@ class ModelRun:
     returning: int = 0
     users: int = 0
     need: int = 0
+    cache_limit: int = 0
+    saves: bool = False
     retry_at: float = 0.0
     failed_loads: int = 0
     loaded_at: float | None = None
@@ -137,6 +140,12 @@ class ModelRun:
         if self.ttl_s is None or self.state != "ready" or self.busy or self.pinned:
             return False
         return now - (self.last_used or self.loaded_at or now) >= self.ttl_s
+
+    @property
+    def prefix_bytes(self) -> int:
+        """What its prefix cache held when the worker last told."""
+        stats = self.client.stats if self.client is not None else None
+        return stats.prefix_bytes if stats is not None else 0
 
     def refuse_all(self, error: BaseException) -> None:
         waiters, self.waiters = self.waiters, []

@@ -16,7 +16,9 @@ class EngineSettings:
     bounds waiting requests per model, ``slots`` running ones. ``memory_cap_bytes`` is a test aid: a smaller total
     than the machine's. ``cancel_grace_s`` is how long a worker may take to end a cancelled request before it counts as
     wedged. ``idle_unload_s`` is the time to live of a model that is loaded without one of its own, None for ever.
-    ``worker_backend`` overrides the backend of every worker (``fake`` in tests).
+    ``prefix_cache_bytes`` bounds each model's prefix cache in memory (0: none; None: a share of what is free),
+    ``prefix_disk_bytes`` what all of them keep in ``prefix_dir``. ``worker_backend`` overrides the backend of every
+    worker (``fake`` in tests).
     """
 
     run_dir: Path
@@ -34,6 +36,9 @@ class EngineSettings:
     drain_s: float = 10.0
     idle_unload_s: float | None = None
     cancel_grace_s: float = 30.0
+    prefix_cache_bytes: int | None = None
+    prefix_dir: Path | None = None
+    prefix_disk_bytes: int = 0
     heartbeat_s: float = 1.0
     heartbeat_misses: int = 15
     max_crashes: int = 3

@@ -16,28 +16,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 from functools import partial
 
 from inference import ipc
 from inference.catalog import ModelRef
 from inference.engine.admission import SlotQueue
-from inference.engine.child import ChildExit
+from inference.engine.caches import Caches
 from inference.engine.contract import ModelStatus
 from inference.engine.crashes import LONGEST_BACK_OFF_S, CrashBook, CrashLimits
+from inference.engine.departures import Departures
 from inference.engine.launch import LaunchFailed, LaunchHooks, launch, load_command
 from inference.engine.ledger import KvPromise, Ledger
 from inference.engine.mailbox import Mailbox
 from inference.engine.memory import MemoryWatch
-from inference.engine.policy import Load, Refuse, Wait, refusal
+from inference.engine.policy import Load, Refuse, Shrink, Wait, refusal
 from inference.engine.runs import (
     Lease,
     ModelRun,
     Waiter,
     Wish,
-    death_of,
     load_failure,
-    reason_of_death,
     refusal_to_wait,
     serve_queues,
     shutting_down,
@@ -66,8 +64,18 @@ class Supervisor:
         self._mailbox = Mailbox("supervisor", self._settle)
         self._post = self._mailbox.post
         self._demands: dict[str, ModelRun] = {}
-        self._granting = True
-        self.clock: Callable[[], float] = time.time
+        self._caches = Caches(settings, self.ledger, self.runs, events)
+        self.departures = Departures(
+            settings,
+            watch,
+            self.ledger,
+            self._caches,
+            self._crashes,
+            events,
+            self._mailbox,
+            self.runs,
+            self._demands,
+        )
         self._ticker: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------------------------------ for all the others
@@ -75,6 +83,7 @@ class Supervisor:
     async def start(self) -> None:
         await self.ledger.measure()
         self._mailbox.start()
+        self._mailbox.spawn(self._caches.tidy(), "prefix cache on disk")
         self._ticker = asyncio.create_task(self._tick(), name="supervisor tick")
 
     async def acquire(self, ref: ModelRef, ttl_s: float | None = None) -> Lease:
@@ -103,17 +112,17 @@ class Supervisor:
 
     async def unload(self, model_id: str) -> None:
         """Return when the model's memory is back. A failed or stopped model is reset to unloaded."""
-        if not self._granting:
+        if not self.departures.granting:
             raise shutting_down()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._post(partial(self._unload, model_id, done))
+        self._post(partial(self.departures.unload, model_id, done))
         await done
 
     async def stop(self, drain_s: float) -> None:
         """Grant nothing more, drain every worker for ``drain_s``, then end them. Leaves no process and no task."""
         if self._ticker is None:
             return
-        self._post(partial(self._begin_stop, drain_s))
+        self._post(partial(self.departures.stop, drain_s))
         await self._mailbox.finish(drain_s + _STOP_GRACE_S, self._kill_all)
         self._ticker.cancel()
         await asyncio.wait({self._ticker})
@@ -142,7 +151,7 @@ class Supervisor:
     # -------------------------------------------------------------------------------------------- wanting and granting
 
     async def _want(self, ref: ModelRef, *, ttl_s: float | None, wish: Wish | None) -> Lease | None:
-        if not self._granting:
+        if not self.departures.granting:
             raise shutting_down()
         waiter = Waiter(asyncio.get_running_loop().create_future(), wish is not None, ttl_s)
         self._post(partial(self._on_want, ref, waiter, wish))
@@ -178,10 +187,10 @@ class Supervisor:
         """The owner's load: a fresh start, with new bounds if given."""
         self._crashes.lift(run.id)
         if run.wish(wish) and run.state == "ready":
-            self._leave(run, "loaded again with other bounds", self._settings.drain_s)
+            self.departures.leave(run, "loaded again with other bounds", self._settings.drain_s)
 
     def _refusal(self, run: ModelRun) -> LmxError | None:
-        if not self._granting:
+        if not self.departures.granting:
             return shutting_down()
         stopped = self._crashes.stopped(run.id)
         if stopped is not None:
@@ -192,7 +201,7 @@ class Supervisor:
         """A grant counts only if the waiter is still there, else the model would stay busy for ever."""
         if not waiter.here:
             return
-        run.last_used = self.clock()
+        run.last_used = self.departures.clock()
         if waiter.by_owner or run.client is None or run.loaded is None or run.queue is None:
             waiter.future.set_result(None)
             return
@@ -202,7 +211,7 @@ class Supervisor:
 
     def _release(self, run: ModelRun) -> None:
         run.users -= 1
-        run.last_used = self.clock()
+        run.last_used = self.departures.clock()
 
     # -------------------------------------------------------------------------------------------------- loading
 
@@ -222,38 +231,60 @@ class Supervisor:
 
     def _decide(self, run: ModelRun, first: bool) -> None:
         decision = self.ledger.plan_load(run, first=first)
+        while isinstance(decision, Shrink) and self._caches.shrink(decision.caches, f"room for {run.id}"):
+            decision = self.ledger.plan_load(run, first=first)
         match decision:
             case Load(evict=()):
                 del self._demands[run.id]
                 self._begin_load(run)
             case Load(evict=victims):
                 for victim in victims:
-                    self._evict(victim, f"room for {run.id}")
+                    self.departures.evict(victim, f"room for {run.id}")
             case Refuse() if first:
                 del self._demands[run.id]
                 run.refuse_all(refusal(run.id, decision, self.ledger.situation(), time.time()))
-            case Wait() if (final := self.ledger.plan_load(run, first=first, patient=False)) != decision:
-                assert isinstance(final, Refuse)
+            case Wait() if isinstance(final := self.ledger.plan_load(run, first=first, patient=False), Refuse):
                 run.refuse_owner(refusal(run.id, final, self.ledger.situation(), time.time()))
+
+    def _answer_gate(self, run: ModelRun, kv_bytes: int) -> bool | LmxError:
+        """Whether one more answer of a loaded model fits; asks for room where it can be made (False: wait)."""
+        why = f"room for an answer of {run.id}"
+        decision = self.ledger.plan_answer(run, kv_bytes)
+        while isinstance(decision, Shrink) and self._caches.shrink(decision.caches, why):
+            decision = self.ledger.plan_answer(run, kv_bytes)
+        match decision:
+            case Load(evict=victims):
+                for victim in victims:
+                    self._post(partial(self.departures.evict, victim, why))
+                return not victims
+            case Refuse():
+                return self.ledger.answer_refusal(run, decision)
+            case _:
+                return False
 
     def _begin_load(self, run: ModelRun) -> None:
         run.state, run.reason, run.progress = "loading", None, None
         run.ttl_s = run.wanted_ttl(self._settings.idle_unload_s)
         run.need = self.ledger.need(run)
         self._events.emit("model.loading", model=run.id, need_bytes=run.need, free_bytes=self.ledger.free())
-        memory = self.ledger.allowance(run)
-        command = load_command(run.ref, self._settings, context=run.context, slots=run.slots, memory=memory)
+        command = load_command(run.ref, self._settings, context=run.context, slots=run.slots)
+        self._caches.admit(run, command)
+        command.memory_limit_bytes = self.ledger.allowance(run)
         run.load_task = self._mailbox.spawn(self._load(run, command), f"load {run.id}")
 
     async def _load(self, run: ModelRun, command: ipc.Load) -> None:
         hooks = LaunchHooks(
             on_spawn=lambda client: self._post(partial(setattr, run, "client", client)),
-            on_exit=partial(self._exited, run),
+            on_exit=partial(self.departures.exited, run),
             on_progress=lambda progress: self._post(partial(setattr, run, "progress", progress)),
             on_log=lambda line: self._events.emit("worker.log", model=run.id, level=line.level, message=line.message),
         )
         try:
+            await self._caches.tidy(run)
             client, loaded = await launch(command, self._settings, hooks)
+        except asyncio.CancelledError:  # given up before there was a process
+            given_up = ModelUnavailable("its loading was given up", retry_after=1)
+            self._post(partial(self._load_failed, run, LaunchFailed(given_up, [], crashed=False)))
         except LaunchFailed as failure:
             self._post(partial(self._load_failed, run, failure))
         else:
@@ -264,32 +295,32 @@ class Supervisor:
     def _load_done(self, run: ModelRun, client: WorkerClient, loaded: ipc.Loaded) -> None:
         run.client, run.loaded, run.load_task, run.progress = client, loaded, None, None
         run.state, run.loaded_at, run.failed_loads = "ready", time.time(), 0
-        run.queue = SlotQueue(
-            run.id, loaded.slots, self._settings.queue_limit, partial(self.ledger.answer_gate, run, self._post_evict)
-        )
+        gate = partial(self._answer_gate, run)
+        run.queue = SlotQueue(run.id, loaded.slots, self._settings.queue_limit, gate)
         footprint = self.ledger.footprint(run)
         self.ledger.observed.note(run.id, footprint)
         self._events.emit(
             "model.loaded", model=run.id, seconds=loaded.seconds, footprint_bytes=footprint, pid=client.pid
         )
         if client.child.death is not None:
-            self._died(run, client, client.child.death)
+            self.departures.died(run, client, client.child.death)
             return
-        if run.unloaders or not self._granting:
-            self._leave(run, "its loading was given up", 0.0)
+        if run.unloaders or not self.departures.granting:
+            self.departures.leave(run, "its loading was given up", 0.0)
             return
         waiters, run.waiters = run.waiters, []
         for waiter in waiters:
             self._grant(run, waiter)
-        self.ledger.share()
+        self._caches.share()
 
     def _load_failed(self, run: ModelRun, failure: LaunchFailed) -> None:
         run.client, run.load_task, run.progress, run.need = None, None, None, 0
+        self._caches.forget(run)
         run.recent_lines = failure.lines
         error = failure.error
         if failure.crashed:
-            self._note_crash(run, error.message, failure.lines)
-        elif run.unloaders or not self._granting:
+            self.departures.note_crash(run, error.message, failure.lines)
+        elif run.unloaders or not self.departures.granting:
             run.state, run.reason = "unloaded", None
         else:
             run.failed_loads += 1
@@ -300,110 +331,16 @@ class Supervisor:
         run.refuse_all(error)
         run.resolve_unloaders()
 
-    # ------------------------------------------------------------------------------------------ crashing and leaving
-
-    def _exited(self, run: ModelRun, client: WorkerClient, death: ChildExit) -> None:
-        """Called in the turn that noticed it: a slot that its failing answers free must not be granted again."""
-        if run.client is client and run.queue is not None and not death.wanted:
-            run.queue.close(death_of(run, death))
-        self._post(partial(self._died, run, client, death))
-
-    def _died(self, run: ModelRun, client: WorkerClient, death: ChildExit) -> None:
-        """A worker that was ready is dead. A loading or leaving one is watched by its own task."""
-        if run.client is not client or run.state != "ready":
-            return
-        self._dismiss(run, death_of(run, death))
-        self._note_crash(run, death.cause, list(client.child.recent_lines))
-        self._mailbox.spawn(self._vanish(run, client, None), f"clean up {run.id}")
-
-    def _note_crash(self, run: ModelRun, cause: str, lines: list[str]) -> None:
-        run.recent_lines = lines
-        self._events.emit("worker.died", model=run.id, cause=cause, lines=lines)
-        delay = self._crashes.note(run.id, cause)
-        stopped = self._crashes.stopped(run.id)
-        if delay is not None:
-            run.state, run.reason, run.retry_at = "failed", reason_of_death(cause), time.monotonic() + delay
-        elif stopped is not None:
-            run.state, run.reason = "stopped-after-crashes", stopped.reason
-            self._events.emit("model.stopped", model=run.id, message=stopped.reason, until=stopped.until)
-            run.refuse_all(ModelUnavailable(f"{run.id} is {stopped.reason}"))
-
-    def _evict(self, model_id: str, why: str) -> None:
-        run = self.runs.get(model_id)
-        if run is not None and run.state == "ready" and not run.busy:
-            self._events.emit("model.evicted", model=run.id, message=why, idle_s=self.clock() - (run.last_used or 0))
-            self._leave(run, why, 0.0)
-
-    def _leave(self, run: ModelRun, why: str, drain_s: float) -> None:
-        """Begin to drain; the run comes back through ``_gone``."""
-        client = run.client
-        assert client is not None
-        run.state, run.reason = "draining", why
-        self._dismiss(run, ModelUnavailable(f"{run.id} is being unloaded", retry_after=round(drain_s) + 1))
-        self._mailbox.spawn(self._vanish(run, client, drain_s), f"unload {run.id}")
-
-    def _dismiss(self, run: ModelRun, error: LmxError) -> None:
-        run.leaving, run.returning = True, self.ledger.footprint(run)
-        if run.queue is not None:
-            run.queue.close(error)
-
-    async def _vanish(self, run: ModelRun, client: WorkerClient, drain_s: float | None) -> None:
-        """See a worker off: drained (``drain_s``) or already dead (None), until its memory is back."""
-        used_before = self._watch.reading.used
-        await (client.child.wait() if drain_s is None else client.close(drain_s))
-        back = not self._granting or await self.ledger.returned(client.pid, run.returning, used_before)
-        self._post(partial(self._gone, run, back))
-
-    def _gone(self, run: ModelRun, back: bool) -> None:
-        held, run.returning, run.need, run.leaving = run.returning, 0, 0, False
-        run.client, run.loaded, run.queue = None, None, None
-        if run.state == "draining":
-            self._events.emit("model.unloaded", model=run.id, message=run.reason, freed_bytes=held)
-            run.state, run.reason, run.loaded_at = "unloaded", None, None
-        if not back:
-            self._events.emit("memory.not_returned", model=run.id, held_bytes=held)
-        run.resolve_unloaders()
-        if any(waiter.here for waiter in run.waiters):
-            self._demands[run.id] = run
-        self.ledger.share()
-        serve_queues(self.runs.values())
-
-    def _unload(self, model_id: str, done: asyncio.Future[None]) -> None:
-        run = self.runs.get(model_id)
-        if run is None:
-            done.set_result(None)
-            return
-        run.unloaders.append(done)
-        if run.state == "ready":
-            self._leave(run, "unloaded by the owner", self._settings.drain_s)
-        elif run.state == "loading" and run.load_task is not None:
-            run.load_task.cancel()
-        elif not run.leaving:
-            self._crashes.lift(run.id)
-            self._demands.pop(run.id, None)
-            run.refuse_all(ModelUnavailable(f"{run.id} was unloaded", retry_after=1))
-            run.state, run.reason, run.retry_at, run.failed_loads = "unloaded", None, 0.0, 0
-            run.resolve_unloaders()
-
-    def _begin_stop(self, drain_s: float) -> None:
-        self._granting = False
-        self._demands.clear()
-        for run in self.runs.values():
-            run.refuse_all(shutting_down())
-            if run.state == "ready":
-                self._leave(run, "the server is shutting down", drain_s)
-            elif run.load_task is not None:
-                run.load_task.cancel()
-
-    def _post_evict(self, model_id: str, why: str) -> None:
-        self._post(partial(self._evict, model_id, why))
-
     def _relieve(self) -> None:
-        victim = self.ledger.plan_relief()
-        if victim is not None:
-            self._events.emit("memory.pressure", model=victim, used_bytes=self._watch.reading.used)
-            self._evict(victim, "the machine is short of memory")
+        used = self._watch.reading.used
+        match self.ledger.plan_relief():
+            case Shrink(caches=bounds):
+                self._caches.shrink(bounds, "the machine is short of memory")
+            case Load(evict=victims):
+                for victim in victims:
+                    self._events.emit("memory.pressure", model=victim, used_bytes=used)
+                    self.departures.evict(victim, "the machine is short of memory")
         for run in self.runs.values():
-            if run.expired(now := self.clock()):
-                self._evict(run.id, f"idle for {duration(now - (run.last_used or now))}")
+            if run.expired(now := self.departures.clock()):
+                self.departures.evict(run.id, f"idle for {duration(now - (run.last_used or now))}")
         serve_queues(self.runs.values())

@@ -134,6 +134,10 @@ class WorkerClient:
     async def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return (await self._ask(ipc.Tokenize(self.next_key(), text, add_special_tokens), ipc.Tokens)).token_ids
 
+    async def tokens(self, prompt: str | ipc.GenerateRequest, add_special_tokens: bool) -> ipc.Tokens:
+        text, body = (prompt, None) if isinstance(prompt, str) else ("", prompt)
+        return await self._ask(ipc.Tokenize(self.next_key(), text, add_special_tokens, body, True), ipc.Tokens)
+
     async def detokenize(self, token_ids: list[int]) -> str:
         return (await self._ask(ipc.Detokenize(self.next_key(), token_ids), ipc.Text)).text
 
@@ -149,12 +153,15 @@ class WorkerClient:
     def set_limits(self, limits: ipc.SetLimits) -> None:
         self._send(limits)
 
-    async def close(self, drain_s: float) -> None:
-        """Let what runs finish for ``drain_s``, then end the process by all means; return when it is gone."""
+    async def close(self, drain_s: float, save_s: float = 0.0) -> None:
+        """Let what runs finish for ``drain_s``, then end the process by all means; return when it is gone.
+
+        In between it may write its prefix cache to disk for ``save_s``.
+        """
         self.child.expect_exit()
-        self._send(ipc.Drain(drain_s))
+        self._send(ipc.Drain(drain_s, save_s))
         try:
-            async with asyncio.timeout(drain_s + _TERMINATE_S):
+            async with asyncio.timeout(drain_s + save_s + _TERMINATE_S):
                 await self.child.wait()
         except TimeoutError:
             await self.child.stop(_TERMINATE_S)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,8 +12,10 @@ from inference.engine.contract import MemoryReading
 from inference.engine.policy import (
     Limits,
     Load,
+    Plan,
     Refuse,
     Resident,
+    Shrink,
     Situation,
     Wait,
     limits_of,
@@ -101,14 +106,75 @@ def test_need_counts_one_sequence_of_kv_and_what_was_observed() -> None:
 
 def test_relief_comes_from_the_longest_idle() -> None:
     old, new = Resident("old", held=5, last_used=1), Resident("new", held=5, last_used=2)
-    assert relieve(machine(new, old, used=96), 95) == "old"
-    assert relieve(machine(new, old, used=94), 95) is None
-    assert relieve(machine(Resident("busy", held=5, busy=True), used=96), 95) is None
+    assert relieve(machine(new, old, used=96), 95, may_evict=True) == Load(evict=("old",))
+    assert relieve(machine(new, old, used=96), 95, may_evict=False) is None
+    assert relieve(machine(new, old, used=94), 95, may_evict=True) is None
+    assert relieve(machine(Resident("busy", held=5, busy=True), used=96), 95, may_evict=True) is None
+
+
+def cache(name: str, held: int, cached: int, more: int = 0, **fields: Any) -> Resident:
+    return Resident(name, held=held, promised=more, cached=cached, cache_room=more, **fields)
+
+
+def test_caches_give_way_before_models_do() -> None:
+    old, new = cache("old", 30, 10, 5, last_used=1), cache("new", 30, 10, 5, last_used=2)
+    situation = machine(old, new, used=70)
+    assert room(situation).free == 10
+    assert plan(10, situation, may_evict=True) == Load()
+    assert plan(18, situation, may_evict=True) == Shrink({"old": 10, "new": 12})
+    assert plan(25, situation, may_evict=True) == Shrink({"old": 5, "new": 10})
+    assert plan(40, situation, may_evict=False) == Shrink({"old": 0, "new": 0})
+    assert plan(41, situation, may_evict=True) == Load(evict=("old",))
+    assert plan(41, situation, may_evict=False) == Refuse(41, 40, 90, ("old",))
+
+
+def test_a_busy_models_cache_gives_way_last() -> None:
+    busy, idle = cache("busy", 30, 10, busy=True, last_used=1), cache("idle", 30, 10, last_used=2)
+    assert plan(35, machine(busy, idle, used=70), may_evict=True) == Shrink({"idle": 0, "busy": 5})
+
+
+def test_caches_and_a_model_together_where_neither_is_enough() -> None:
+    pinned, idle = cache("pinned", 40, 20, pinned=True), cache("idle", 20, 0)
+    situation = machine(pinned, idle, used=85)
+    decision = plan(40, situation, may_evict=True)
+    assert decision == Shrink({"pinned": 5})
+    assert plan(40, shrunk(situation, decision), may_evict=True) == Load(evict=("idle",))
+
+
+def test_what_a_cache_may_still_take_costs_no_model_its_place() -> None:
+    old, new = cache("old", 20, 0, 20, last_used=1), cache("new", 20, 0, 20, last_used=2)
+    situation = machine(old, new, used=60)
+    decision = plan(45, situation, may_evict=True)
+    assert decision == Shrink({"new": 5})
+    assert plan(45, shrunk(situation, decision), may_evict=True) == Load(evict=("old",))
+
+
+def test_memory_that_a_cache_gives_back_is_waited_for() -> None:
+    shrinking = Resident("a", held=30, returning=10)
+    assert plan(15, machine(shrinking, used=80), may_evict=True) == Wait(("a",))
+    assert plan(25, machine(shrinking, used=80), may_evict=True) == Load(evict=("a",))
+
+
+def test_relief_comes_from_caches_first() -> None:
+    old, new = cache("old", 10, 4, 3, last_used=1), cache("new", 10, 4, 3, last_used=2)
+    assert relieve(machine(new, old, used=98), 95, may_evict=False) == Shrink({"old": 1, "new": 4})
+    assert relieve(machine(Resident("a", held=10, returning=5), used=98), 95, may_evict=True) is None
+
+
+def resident(cached: int, cache_room: int, returning: int, held: int, promised: int, **fields: Any) -> Resident:
+    """A cache is part of what is held and promised; a model that leaves has none that could be asked for."""
+    if fields["leaving"]:
+        return Resident(held=held, promised=promised, **fields)
+    held, promised = held + cached + returning, promised + cache_room
+    return Resident(held=held, promised=promised, cached=cached, cache_room=cache_room, returning=returning, **fields)
 
 
 residents_strategy = st.lists(
     st.builds(
-        Resident,
+        resident,
+        cached=st.integers(0, 20),
+        cache_room=st.integers(0, 20),
+        returning=st.integers(0, 10),
         id=st.uuids().map(str),
         held=st.integers(0, 60),
         promised=st.integers(0, 20),
@@ -119,6 +185,33 @@ residents_strategy = st.lists(
     ),
     max_size=8,
 )
+
+
+def size(model: Resident) -> int:
+    return model.held + model.promised - (0 if model.leaving else model.returning)
+
+
+def coming_back(residents: list[Resident]) -> int:
+    return sum(model.returning for model in residents if not model.leaving)
+
+
+def shrunk(situation: Situation, decision: Shrink) -> Situation:
+    """The situation right after the caches were told: what they had not taken is free, what they hold comes back."""
+    after = []
+    for model in situation.residents:
+        bound = decision.caches.get(model.id, model.cached + model.cache_room)
+        kept = min(model.cached, bound)
+        room_left = bound - kept
+        after.append(
+            replace(
+                model,
+                promised=model.promised - model.cache_room + room_left,
+                cached=kept,
+                cache_room=room_left,
+                returning=model.returning + model.cached - kept,
+            )
+        )
+    return Situation(situation.reading, situation.limits, after)
 
 
 @given(
@@ -144,16 +237,25 @@ def test_never_over_a_limit_and_never_evicts_the_wrong_one(
         assert not any(model.busy or model.pinned or model.leaving for model in victims)
         staying = [model for model in residents if model not in victims and (not model.leaving or not victims)]
         after_used = others + sum(model.held + model.promised for model in staying) + need
-        assert after_used <= situation.limits.machine
+        assert after_used - coming_back(staying) <= situation.limits.machine
         if gpu is not None:
-            assert sum(model.held + model.promised for model in staying) + need <= gpu
+            assert sum(model.held + model.promised for model in staying) + need - coming_back(staying) <= gpu
         for spared in victims:
-            rest = sum(model.held + model.promised for model in victims if model is not spared)
-            leaving = sum(model.held + model.promised for model in residents if model.leaving)
+            rest = sum(size(model) for model in victims if model is not spared)
+            leaving = sum(size(model) if model.leaving else model.returning for model in residents)
             assert room(situation).free + leaving + rest < need, "one victim more than needed"
+    elif isinstance(decision, Shrink):
+        again: Plan = decision
+        for _ in residents:
+            if isinstance(again, Shrink):
+                assert again.caches
+                situation = shrunk(situation, again)
+                again = plan(need, situation, may_evict=may_evict, patient=patient)
+        assert not isinstance(again, Shrink | Refuse)
     elif isinstance(decision, Wait):
         assert decision.on
-        assert not any(by_id[name].pinned and not by_id[name].leaving for name in decision.on)
+        gone = [name for name in decision.on if by_id[name].pinned and not by_id[name].leaving]
+        assert all(by_id[name].returning for name in gone)
         assert need > room(situation).free
     else:
         assert need > room(situation).free

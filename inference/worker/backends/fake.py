@@ -169,6 +169,7 @@ class FakeBackend:
         self._context = 0
         self._script = Script()
         self._eaten = bytearray()
+        self._prefix_bound = 0
 
     def load(self, command: ipc.Load, emit: Emit) -> ipc.Loaded:
         self._emit = emit
@@ -181,6 +182,7 @@ class FakeBackend:
         if script.load_error is not None:
             raise from_code(script.load_code, script.load_error)
         self._eaten = bytearray(b"x") * script.eat_bytes
+        self._prefix_bound = command.prefix_cache_bytes or 0
         self._slots = min(script.slots or command.slots, command.slots)
         self._context = min(script.context, command.context or script.context)
         return ipc.Loaded(
@@ -263,9 +265,12 @@ class FakeBackend:
         return detokenize(token_ids)
 
     def count(self, body: ipc.GenerateRequest) -> int:
+        return len(self.prompt_tokens(body))
+
+    def prompt_tokens(self, body: ipc.GenerateRequest) -> list[int]:
         prompt = text_of(body)
         self._obey(prompt)
-        return len(tokenize(prompt))
+        return tokenize(prompt)
 
     def embed(self, request: str, inputs: list[str | list[int]], dimensions: int | None) -> ipc.Embedded:
         width = self._script.embedding_dimensions
@@ -288,6 +293,8 @@ class FakeBackend:
     def set_limits(self, limits: ipc.SetLimits) -> None:
         with self._wake:
             self._slots = limits.slots or self._slots
+            if limits.prefix_cache_bytes is not None:
+                self._prefix_bound = limits.prefix_cache_bytes
             self._wake.notify()
 
     def stats(self) -> ipc.Stats:
@@ -298,6 +305,7 @@ class FakeBackend:
             return ipc.Stats(
                 active_bytes=self._script.weight_bytes + len(self._eaten) + kv,
                 kv_bytes=kv,
+                prefix_bytes=min(self._script.prefix_bytes, self._prefix_bound),
                 running=len(self._running),
                 queued=len(self._queued),
                 step=self._steps,

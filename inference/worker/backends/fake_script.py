@@ -37,7 +37,8 @@ class FakeToolCall(Struct):
 class Script(Struct, omit_defaults=True, forbid_unknown_fields=True):
     """What a fake model or request does. Counts are in tokens of the answer, gates are paths, times in seconds.
 
-    Load: ``load_*``, sizes, ``context``, ``slots``, ``embedding_dimensions`` (not 0: it makes vectors and no answers).
+    Load: ``load_*``, sizes, ``context``, ``slots``, ``embedding_dimensions`` (not 0: it makes vectors and no answers),
+    ``prefix_bytes`` (what its prefix cache says it holds, as far as its bound lets it).
     Request: all others. ``text`` replaces the drawn answer;
     ``tokens`` is its length when drawn. ``die_after`` 0 dies before the first token. ``eat_bytes`` is held in memory.
     """
@@ -53,6 +54,7 @@ class Script(Struct, omit_defaults=True, forbid_unknown_fields=True):
     load_die: Literal["kill", "exit"] | None = None
     eat_bytes: int = 0
     embedding_dimensions: int = 0
+    prefix_bytes: int = 0
     tokens: int = 16
     text: str | None = None
     reasoning: int = 0
