@@ -26,7 +26,7 @@ from tests.live.process import LiveServer, fake_model  # noqa: E402
 
 # pytest-django has read the settings before this file is loaded, so their paths are set right here.
 settings.HOME = _HOME
-for _alias, _file in (("default", "inventory"), ("telemetry", "telemetry")):
+for _alias, _file in (("default", "inventory"), ("telemetry", "telemetry"), ("responses", "responses")):
     settings.DATABASES[_alias]["NAME"] = _HOME / f"{_file}.sqlite3"
     settings.DATABASES[_alias]["TEST"]["NAME"] = _HOME / f"test-{_file}.sqlite3"
 

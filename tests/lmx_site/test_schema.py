@@ -11,11 +11,14 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
+from inference.models import StoredResponse
 from lmx_site import schema
-from lmx_site.databases import TelemetryRouter
+from lmx_site.databases import Router
 from lmx_site.home import StartRefused
 from models_admin.models import ModelRecord
 from monitoring.models import EventRow
+
+ALL = ["default", "telemetry", "responses"]
 
 
 @pytest.fixture
@@ -35,23 +38,23 @@ def migrations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 def test_it_migrates_once(migrations: list[str]) -> None:
     assert schema.migrate_if_needed()
-    assert migrations == ["default", "telemetry"]
+    assert migrations == ALL
     assert not schema.migrate_if_needed()
-    assert migrations == ["default", "telemetry"]
+    assert migrations == ALL
 
 
 def test_a_new_migration_is_noticed(migrations: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     schema.migrate_if_needed()
     monkeypatch.setattr(schema, "_fingerprint", lambda: 7)
     assert schema.migrate_if_needed()
-    assert migrations == ["default", "telemetry"] * 2
+    assert migrations == ALL * 2
 
 
 def test_a_database_that_was_deleted_is_made_again(migrations: list[str]) -> None:
     schema.migrate_if_needed()
     Path(settings.DATABASES["telemetry"]["NAME"]).unlink()
     assert schema.migrate_if_needed()
-    assert migrations == ["default", "telemetry", "telemetry"]
+    assert migrations == [*ALL, "telemetry"]
 
 
 def test_a_file_that_is_no_database_is_refused(migrations: list[str]) -> None:
@@ -77,17 +80,30 @@ def test_damage_behind_an_intact_first_page(migrations: list[str], alias: str, r
         schema.migrate_if_needed()
 
 
+def test_stored_responses_are_private_and_set_aside_when_broken(migrations: list[str]) -> None:
+    file = Path(settings.DATABASES["responses"]["NAME"])
+    file.write_bytes(b"something else entirely" * 50)
+    file.chmod(0o644)
+    assert schema.migrate_if_needed()
+    assert migrations == ALL
+    assert file.stat().st_mode & 0o777 == 0o600
+    aside = file.with_name("responses.sqlite3.broken")
+    assert aside.read_bytes().startswith(b"something else")
+    assert aside.stat().st_mode & 0o777 == 0o600
+
+
 def test_tables_go_to_their_database() -> None:
-    router = TelemetryRouter()
+    router = Router()
     assert router.db_for_read(EventRow) == router.db_for_write(EventRow) == "telemetry"
     assert router.db_for_write(ModelRecord) == "default"
+    assert router.db_for_write(StoredResponse) == "responses"
     assert router.allow_migrate("telemetry", "monitoring")
     assert not router.allow_migrate("telemetry", "models_admin")
     assert not router.allow_migrate("default", "monitoring")
     assert not router.allow_relation(EventRow, ModelRecord)  # type: ignore[arg-type]
 
 
-@pytest.mark.django_db(databases=["default", "telemetry"], transaction=True)
+@pytest.mark.django_db(databases=ALL, transaction=True)
 def test_connections_are_in_the_mode_that_writers_need() -> None:
     for alias in settings.DATABASES:
         with connections[alias].cursor() as cursor:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from django.core import signing
 from pydantic import Field
 
+from inference.errors import InvalidRequest
 from inference.protocols.validation import WireModel, refuse
 
 _OF_RESPONSE = re.compile(r"[a-z]{2,3}_([0-9a-f]{32})[io][0-9]{1,6}")
@@ -128,8 +129,9 @@ def _stored(item: InputItem, path: str) -> Item:
 
 def _stored_message(item: InputItem, path: str) -> Item:
     role = _required(item.role, f"{path}.role")
-    content: str | list[Part] = _required(item.content, f"{path}.content")
-    make = _output_text if role == "assistant" else _input_text
+    make, content = _output_text if role == "assistant" else _input_text, item.content
+    if content is None:
+        raise _lacking(f"{path}.content")
     if isinstance(content, str):
         return _message(role, [make(content)])
     parts = [_text_of(part, f"{path}.content[{at}]") for at, part in enumerate(content)]
@@ -151,14 +153,16 @@ def _stored_call(item: InputItem, path: str) -> Item:
 
 
 def _stored_output(item: InputItem, path: str) -> Item:
-    given: str | list[Part] = _required(item.output, f"{path}.output")
-    output: str | list[Item]
-    if isinstance(given, str):
-        output = given
-    else:
-        output = [_input_text(_text_of(part, f"{path}.output[{at}]")) for at, part in enumerate(output)]
+    output = item.output
+    if output is None:
+        raise _lacking(f"{path}.output")
+    shown = output if isinstance(output, str) else _output_parts(output, f"{path}.output")
     call_id = _required(item.call_id, f"{path}.call_id")
-    return {"type": "function_call_output", "status": "completed", "call_id": call_id, "output": output}
+    return {"type": "function_call_output", "status": "completed", "call_id": call_id, "output": shown}
+
+
+def _output_parts(parts: list[Part], path: str) -> list[Item]:
+    return [_input_text(_text_of(part, f"{path}[{at}]")) for at, part in enumerate(parts)]
 
 
 def _stored_reasoning(item: InputItem, path: str) -> Item:
@@ -212,5 +216,9 @@ def _output_text(text: str) -> Item:
 
 def _required(value: Value | None, path: str) -> Value:
     if value is None:
-        raise refuse(path, "is required", code="missing_required_parameter")
+        raise _lacking(path)
     return value
+
+
+def _lacking(path: str) -> InvalidRequest:
+    return refuse(path, "is required", code="missing_required_parameter")
