@@ -133,14 +133,16 @@ def models(url: str | None, key: str | None) -> None:
 
 @main.command()
 @click.argument("name")
+@click.option("--ttl", type=click.FloatRange(1, 31_536_000), help="Unload it after so many seconds without a request.")
 @_URL
 @_KEY
-def load(name: str, url: str | None, key: str | None) -> None:
+def load(name: str, ttl: float | None, url: str | None, key: str | None) -> None:
     """Load the model NAME and wait until it can answer."""
     from lmx_site import terminal
 
+    wanted = {"model_id": name, "wait": True} | ({} if ttl is None else {"ttl": ttl})
     with _server(url, key) as client:
-        answer = client.post("/admin/model/load", {"model_id": name, "wait": True})
+        answer = client.post("/admin/model/load", wanted)
     click.echo(f"{answer['model_id']}: {answer['status']}, {terminal.size(answer['memory_used_bytes'])} in use")
 
 

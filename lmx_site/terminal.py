@@ -12,7 +12,7 @@ from lmx_site.client import Client
 
 _GB = 1024**3
 _MB = 1024**2
-_RIGHT = frozenset({"MEMORY", "SIZE", "CONTEXT", "TOK/S"})
+_RIGHT = frozenset({"MEMORY", "SIZE", "CONTEXT", "TOK/S", "PLACE"})
 
 
 def size(count: float | None) -> str:
@@ -53,7 +53,19 @@ def status_lines(url: str, said: dict[str, Any]) -> Iterator[str]:
         used, total, free = (size(memory.get(name)) for name in ("used_bytes", "total_bytes", "free_bytes"))
         yield f"memory: {used} of {total} in use, {free} free for models"
     rows = [_running_row(model) for model in said["models"]]
-    yield from table(["MODEL", "STATE", "MEMORY", "RUNNING+QUEUED", "TOK/S"], rows) if rows else ["no model is loaded"]
+    if not rows:
+        yield "no model is loaded"
+        return
+    yield from table(["MODEL", "STATE", "MEMORY", "RUNNING+QUEUED", "TOK/S", "PREFIX CACHE", "TTL"], rows)
+    yield from _waiting(said["requests"])
+
+
+def _waiting(requests: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Who waits for a slot of a model, the next first."""
+    waiting = sorted((r for r in requests if r.get("queue_position")), key=lambda r: (r["model"], r["queue_position"]))
+    if waiting:
+        rows = [[r["model"], str(r["queue_position"]), r["client"], r["priority"], r["id"]] for r in waiting]
+        yield from table(["WAITING FOR", "PLACE", "CLIENT", "PRIORITY", "REQUEST"], rows)
 
 
 def model_lines(said: dict[str, Any]) -> Iterator[str]:
@@ -75,7 +87,15 @@ def _requests(count: int) -> str:
 def _running_row(model: dict[str, Any]) -> list[str]:
     requests = f"{model['running']}+{model['queued']}"
     speed = f"{model['tokens_per_second']:.1f}"
-    return [model["model_id"], state(model), size(model["memory_used_bytes"]), requests, speed]
+    ttl = duration(model["ttl"]) if model.get("ttl") else "–"
+    return [model["model_id"], state(model), size(model["memory_used_bytes"]), requests, speed, _prefix(model), ttl]
+
+
+def _prefix(model: dict[str, Any]) -> str:
+    """The prefix cache: its size, and how much of the prompts it had."""
+    cache = model.get("prefix_cache") or {}
+    found = cache.get("found_percent")
+    return size(cache.get("bytes")) if found is None else f"{size(cache.get('bytes'))}, {found:.0f} % found"
 
 
 def _disk_row(model: dict[str, Any]) -> list[str]:

@@ -38,7 +38,11 @@ class Memory(TypedDict):
 
 
 class Model(TypedDict):
-    """A model that is loaded, loading, leaving or kept from loading. ``colour`` is 1 to 8, the same on every page."""
+    """A model that is loaded, loading, leaving or kept from loading. ``colour`` is 1 to 8, the same on every page.
+
+    ``ttl`` is how many idle seconds it stays, None until its memory is needed. ``kv`` has the prefix cache in it, which
+    is ``prefix``; ``prefix_found`` is the percentage of prompt tokens that it had, None before the first.
+    """
 
     id: str
     colour: int
@@ -52,6 +56,9 @@ class Model(TypedDict):
     weights: int
     kv: int
     cache: int
+    prefix: int
+    prefix_found: float | None
+    ttl: float | None
     load_phase: str | None
     load_done: int
     load_total: int
@@ -77,13 +84,17 @@ class DiskModel(TypedDict):
 
 
 class Request(TypedDict):
-    """A request in flight. ``phase`` is ``preparing``, ``queued``, ``prefill`` or ``decode``."""
+    """A request in flight. ``phase`` is ``preparing``, ``queued``, ``prefill`` or ``decode``.
+
+    ``position`` is 1 for the next to get a slot of its model, None while it does not wait for one.
+    """
 
     id: str
     at: float
     client: str
     model: str
     phase: str
+    position: int | None
     prompt_tokens: int
     prefill_done: int
     completion_tokens: int

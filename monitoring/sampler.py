@@ -102,6 +102,9 @@ class Sampler:
             "weights": weights,
             "kv": kv,
             "cache": cache,
+            "prefix": min(stats.prefix_bytes, kv),
+            "prefix_found": found_percent(stats),
+            "ttl": status.ttl_s,
             "load_phase": status.load_phase,
             "load_done": status.load_done,
             "load_total": status.load_total,
@@ -182,10 +185,19 @@ def memory_share(model: Model) -> ModelMemory:
 
 
 def split(footprint: int, stats: Stats) -> tuple[int, int, int]:
-    """Weights, KV and MLX's free list: together the footprint, though MLX's counters are read a moment apart."""
-    kv = min(stats.kv_bytes, footprint)
+    """Weights, KV (of answers and prefix cache) and MLX's free list: together the footprint.
+
+    MLX's counters are read a moment apart from it, so they are cut to what it leaves.
+    """
+    kv = min(stats.kv_bytes + stats.prefix_bytes, footprint)
     cache = min(stats.cache_bytes, footprint - kv)
     return footprint - kv - cache, kv, cache
+
+
+def found_percent(stats: Stats) -> float | None:
+    """Of the prompt tokens that were looked up in the prefix cache, the percentage that it had."""
+    asked = stats.prefix_tokens_asked
+    return round(100 * stats.prefix_tokens_found / asked, 1) if asked else None
 
 
 def request_payload(record: RequestRecord) -> Request:
@@ -197,6 +209,7 @@ def request_payload(record: RequestRecord) -> Request:
         "client": record.principal.id,
         "model": record.model or record.model_asked,
         "phase": record.phase,
+        "position": record.queue_position,
         "prompt_tokens": record.prompt_tokens,
         "prefill_done": record.prefill_done,
         "completion_tokens": record.completion_tokens,

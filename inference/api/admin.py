@@ -41,13 +41,16 @@ class AdminBody(WireModel):
 
 
 class LoadBody(AdminBody):
-    """``context`` tokens and ``slots`` requests at once are upper bounds; ``pin`` keeps the model from eviction."""
+    """``context`` tokens and ``slots`` requests at once are upper bounds; ``pin`` keeps the model from eviction.
+
+    ``ttl`` unloads it after so many idle seconds; a loaded model's is replaced by it.
+    """
 
     model_id: str = Field(min_length=1, max_length=512)
     quantization: str | None = None
     context: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     slots: Annotated[int, Field(ge=1, le=1024)] | None = None
-    ttl: float | None = None
+    ttl: Annotated[float, Field(ge=1, le=31_536_000, allow_inf_nan=False)] | None = None
     pin: bool | None = None
     download: bool | None = None
     wait: bool | None = None
@@ -75,7 +78,7 @@ async def load_model(request: HttpRequest) -> HttpResponseBase:
         _loads.add(task)
         task.add_done_callback(_loads.discard)
         return _json({"model_id": wanted.model_id, "status": "loading"}, 202)
-    status = await get_engine().load(ref, context=wanted.context, slots=wanted.slots, pin=wanted.pin)
+    status = await _load(ref, wanted)
     return _json(_load_answer(wanted.model_id, status))
 
 
@@ -199,8 +202,6 @@ def _live() -> list[ModelStatus]:
 
 
 def _refuse_not_yet(wanted: LoadBody) -> None:
-    if wanted.ttl is not None:
-        raise refuse("ttl", "is not supported yet; models stay until memory is needed", code="unsupported_parameter")
     if wanted.quantization is not None:
         raise refuse(
             "quantization",
@@ -219,10 +220,14 @@ def _resolve(wanted: LoadBody) -> str:
         raise ModelNotFound(note, param="model_id") from None
 
 
+async def _load(model: str, wanted: LoadBody) -> ModelStatus:
+    return await get_engine().load(model, context=wanted.context, slots=wanted.slots, pin=wanted.pin, ttl_s=wanted.ttl)
+
+
 async def _load_quietly(model: str, wanted: LoadBody) -> None:
     """A load nobody waits for: how it ended is seen in the model's state."""
     try:
-        await get_engine().load(model, context=wanted.context, slots=wanted.slots, pin=wanted.pin)
+        await _load(model, wanted)
     except LmxError as error:
         log.warning("loading %s failed: %s", model, error.message)
 
@@ -237,6 +242,7 @@ def _load_answer(name: str, status: ModelStatus) -> dict[str, Any]:
         "resolved_id": status.id,
         "context": status.context,
         "slots": status.slots,
+        "ttl": status.ttl_s,
         "load_seconds": status.load_seconds,
     }
 

@@ -8,10 +8,11 @@ import msgspec
 
 from inference.catalog import ModelRef
 from inference.engine.contract import ModelStatus
-from inference.ipc import Capabilities
+from inference.ipc import Capabilities, Stats
 from inference.records import RequestRecord
 
 GB = 2**30
+PRIORITY_NAMES = {-1: "low", 0: "normal", 1: "high"}
 LIVE_STATES = ("loading", "ready", "draining")
 _DEAD_STATES = ("failed", "stopped-after-crashes")
 _OUTPUT_LINES = 20
@@ -93,13 +94,30 @@ def running_model(status: ModelStatus) -> dict[str, Any]:
         "loaded_at": status.loaded_at,
         "last_used": status.last_used,
         "running": status.running,
+        "ttl": status.ttl_s,
         "queued": status.queued,
         "tokens_per_second": round(stats.tokens_per_second, 2) if stats else 0.0,
         "capabilities": capability_names(status.capabilities),
+        "prefix_cache": prefix_cache(stats),
     }
 
 
 def flying_request(record: RequestRecord) -> dict[str, Any]:
+def prefix_cache(stats: Stats | None) -> dict[str, Any] | None:
+    """What a model keeps of prompts it has read, and how much of what was asked it had; None while it is not loaded."""
+    if stats is None:
+        return None
+    asked, found = stats.prefix_tokens_asked, stats.prefix_tokens_found
+    return {
+        "bytes": stats.prefix_bytes,
+        "entries": stats.prefix_entries,
+        "disk_bytes": stats.prefix_disk_bytes,
+        "tokens_asked": asked,
+        "tokens_found": found,
+        "found_percent": round(100 * found / asked, 1) if asked else None,
+    }
+
+
     """A request in flight; never its text."""
     return {
         "id": record.id,
@@ -110,6 +128,9 @@ def flying_request(record: RequestRecord) -> dict[str, Any]:
         "stream": record.stream,
         "phase": record.phase,
         "received": record.received,
+        "priority": PRIORITY_NAMES[record.priority],
+        "queue_position": record.queue_position,
+        "deadline": record.deadline,
         "started": record.started,
         "first_token": record.first_token,
         "prompt_tokens": record.prompt_tokens,

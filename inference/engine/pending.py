@@ -46,10 +46,12 @@ class _Pending:
 
 
 def overdue(record: RequestRecord) -> DeadlineExceeded:
-    """The refusal of a request whose deadline has come."""
+    """The refusal of a request whose deadline has come. Not to be tried again: its client has given up."""
     assert record.deadline is not None
     waited = record.deadline - record.received
-    return DeadlineExceeded(f"the request was not done within the {waited:g} s that its client gave it (X-Timeout)")
+    refusal = DeadlineExceeded(f"the request was not done within the {waited:g} s that its client gave it (X-Timeout)")
+    refusal.retryable = False
+    return refusal
 
 
 class PendingRequests:

@@ -51,7 +51,12 @@ def ago(value: float | None) -> str:
     """A time as how long ago it was: ``12 s``, ``41 m``, ``2 h``, ``3 d``."""
     if value is None:
         return "–"
-    seconds = max(0.0, time.time() - value)
+    return lasting(max(0.0, time.time() - value))
+
+
+@register.filter
+def lasting(seconds: float) -> str:
+    """A span of time: ``12 s``, ``41 m``, ``2 h``, ``3 d``."""
     for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"

@@ -283,6 +283,7 @@ class FakeEngine:
 
     def models(self) -> list[ModelStatus]:
         return list(self.states.values())
+        status.ttl_s = ttl_s
 
     def in_flight(self) -> list[RequestRecord]:
         return [generation.record for generation in self.flying.values()]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inference.errors import InsufficientMemory
+from inference.ipc import Stats
 from tests.api.conftest import Api, chat
 from tests.api.fake_engine import FakeEngine, started, text
 
@@ -67,7 +68,9 @@ async def test_load_that_does_not_fit(api: Api, engine: FakeEngine) -> None:
         ({"model_id": ""}, "model_id"),
         ({"model_id": "m" * 1000}, "model_id"),
         ({"model_id": 1}, "model_id"),
-        ({"model_id": "tiny", "ttl": 60}, "ttl"),
+        ({"model_id": "tiny", "ttl": 0}, "ttl"),
+        ({"model_id": "tiny", "ttl": "60"}, "ttl"),
+        ({"model_id": "tiny", "ttl": 1e12}, "ttl"),
         ({"model_id": "tiny", "quantization": "4bit"}, "quantization"),
         ({"model_id": "tiny", "context": 0}, "context"),
         ({"model_id": "tiny", "slots": "4"}, "slots"),
@@ -79,6 +82,28 @@ async def test_loads_that_are_wrong(api: Api, body: dict[str, Any], param: str) 
     status, answer = await api.post("/admin/model/load", body)
     assert status == 400
     assert answer["error"]["param"] == param
+
+
+async def test_a_time_to_live(api: Api, engine: FakeEngine) -> None:
+    status, body = await api.post("/admin/model/load", {"model_id": "tiny", "ttl": 600})
+    assert (status, body["ttl"]) == (200, 600)
+    _, body = await api.get("/admin/models/loaded")
+    assert body["models"][0]["ttl"] == 600
+
+
+async def test_what_the_prefix_cache_found(api: Api, engine: FakeEngine) -> None:
+    await engine.load("acme/tiny", context=None, slots=None, pin=None)
+    stats = Stats(prefix_bytes=5, prefix_entries=2, prefix_tokens_asked=300, prefix_tokens_found=200)
+    engine.states["acme/tiny"].stats = stats
+    _, body = await api.get("/admin/models/loaded")
+    assert body["models"][0]["prefix_cache"] == {
+        "bytes": 5,
+        "entries": 2,
+        "disk_bytes": 0,
+        "tokens_asked": 300,
+        "tokens_found": 200,
+        "found_percent": 66.7,
+    }
 
 
 async def test_an_absent_model_is_not_fetched(api: Api) -> None:

@@ -104,8 +104,10 @@ def test_the_default_file_is_read(home: Path) -> None:
         ("\nmodles:\n  x: 1", "FILE:2: modles is not a section; did you mean models?"),
         (
             "zzz: 1",
-            "FILE:1: zzz is not a section; there are "
-            "server, models, memory, logging, security, engine, cache, responses, clients",
+            (
+                "FILE:1: zzz is not a section; there are "
+                "server, models, memory, logging, security, engine, cache, responses, clients"
+            ),
         ),
         ("port: 1", "FILE:1: port stands at the top but belongs under its section: server.port"),
         ("models:\n  api_key: x", "FILE:2: models.api_key is not a key; did you mean security.api_key?"),

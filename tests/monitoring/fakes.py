@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from inference.engine.contract import Generation, ModelStatus
 from inference.errors import LmxError, ModelNotFound
-from inference.ipc import Capabilities, Embedded, GenerateRequest, Stats
+from inference.ipc import Capabilities, Embedded, GenerateRequest, Stats, Tokens
 from inference.principal import Principal
 from inference.records import RequestRecord
 
@@ -54,6 +54,11 @@ class FakeEngine:
         raise ModelNotFound(f"there is no model {model}")
 
     async def tokenize(self, model: str, text: str, add_special_tokens: bool, record: RequestRecord) -> list[int]:
+        raise ModelNotFound(f"there is no model {model}")
+
+    async def tokens(
+        self, model: str, prompt: str | GenerateRequest, add_special_tokens: bool, record: RequestRecord
+    ) -> Tokens:
         raise ModelNotFound(f"there is no model {model}")
 
     async def detokenize(self, model: str, token_ids: list[int], record: RequestRecord) -> str:

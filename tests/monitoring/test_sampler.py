@@ -10,7 +10,7 @@ import pytest
 
 from inference.ipc import Stats
 from monitoring.hub import Hub
-from monitoring.sampler import Sampler, get_sampler, split
+from monitoring.sampler import Sampler, found_percent, get_sampler, request_payload, split
 from tests.monitoring.fakes import GIB, FakeEngine, record
 
 
@@ -124,3 +124,23 @@ async def test_it_goes_on_after_a_failure(running: World, caplog: pytest.LogCapt
         running.engine.broken = None
         await anext(subscription)
     assert caplog.text.count("the sampler failed") == 1
+
+
+def test_the_prefix_cache_and_the_place_in_the_queue(world: World) -> None:
+
+    status = world.engine.make_ready(
+        "org/one", kv_bytes=10, prefix_bytes=30, prefix_tokens_asked=8, prefix_tokens_found=6
+    )
+    status.footprint_bytes, status.ttl_s = 100, 60.0
+    waiting = record()
+    waiting.queue_position = 3
+    (model,) = world.sampler.awake([status], [waiting])
+    assert (model["kv"], model["weights"], model["prefix"], model["prefix_found"], model["ttl"]) == (
+        40,
+        60,
+        30,
+        75.0,
+        60,
+    )
+    assert request_payload(waiting)["position"] == 3
+    assert found_percent(Stats()) is None

@@ -79,6 +79,8 @@ function fill(card, model) {
   put("rate", model.tokens_per_second.toFixed(0));
   put("ttft", milliseconds(model.ttft_ms));
   put("context", contextWords(model));
+  put("prefix", prefixWords(model));
+  put("stay", stayWords(model));
   put("load", loadWords(model));
   const progress = card.querySelector('[data-f="progress"]');
   if (progress && model.load_total) Object.assign(progress, { max: model.load_total, value: model.load_done });
@@ -109,6 +111,14 @@ const contextWords = (model) =>
   model.longest
     ? `longest context ${thousands(model.longest)} / ${thousands(model.context)} tokens`
     : `context up to ${thousands(model.context)} tokens`;
+
+const prefixWords = ({ prefix, prefix_found: found }) =>
+  found === null ? "" : `prompt cache ${size(prefix)} · ${found.toFixed(0)} % of prompt tokens found`;
+
+function stayWords({ pinned, ttl }) {
+  if (pinned) return "pinned";
+  return ttl ? `leaves after ${duration(ttl)} without a request` : "stays until memory is needed";
+}
 
 function drawSpark(line, values) {
   if (!line) return;

@@ -1,6 +1,6 @@
 // The requests in flight.
 
-import { clock, exact, milliseconds, rate, short, thousands, write } from "./format.js";
+import { clock, exact, milliseconds, ordinal, rate, short, thousands, write } from "./format.js";
 import { live } from "./live.js";
 import { post } from "./http.js";
 
@@ -47,8 +47,11 @@ function fill(row, request) {
   put("ttft", milliseconds(request.ttft_ms));
 }
 
-const phaseWords = ({ phase, model }) =>
-  phase !== "decode" && phase !== "prefill" && loading.has(model) ? "waits for the load" : phase;
+function phaseWords({ phase, model, position }) {
+  if (phase === "decode" || phase === "prefill") return phase;
+  if (position) return position === 1 ? "next in line" : `${ordinal(position)} in line`;
+  return loading.has(model) ? "waits for the load" : phase;
+}
 
 function tokenWords(request) {
   if (request.phase === "prefill") return `${thousands(request.prefill_done)} / ${thousands(request.prompt_tokens)} tok`;

@@ -40,6 +40,12 @@ export function duration(seconds) {
   return `${Math.floor(whole)} s`;
 }
 
+// 2nd, 3rd, 11th, 21st.
+export function ordinal(number) {
+  const teen = number % 100 > 10 && number % 100 < 14;
+  return `${number}${(!teen && { 1: "st", 2: "nd", 3: "rd" }[number % 10]) || "th"}`;
+}
+
 // Sets text only where it changed, so that selections and screen readers are left alone.
 export function write(element, text) {
   if (element && element.textContent !== text) element.textContent = text;
