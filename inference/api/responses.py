@@ -57,15 +57,15 @@ async def create_response(request: HttpRequest) -> HttpResponseBase:
     body=ResponsesRequest,
 )
 async def count_input_tokens(request: HttpRequest) -> HttpResponseBase:
-    found = await _parsed(request)
-    record = found.record()
+    call = asked(await _parsed(request), responses().store).call
     try:
-        tokens = await get_engine().count(record.model_asked, found.request(), record)
+        tokens = await get_engine().count(call.model, call.request, call.record)
     except LmxError as error:
         raise renamed(error) from None
     finally:
-        _note_model(request, record.model or record.model_asked)
-    return json_response(orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens}))
+        _note_model(request, call.record.model or call.model)
+    body = orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})
+    return HttpResponse(body, content_type="application/json", headers=call.headers())
 
 
 @api.route(

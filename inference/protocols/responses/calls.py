@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import orjson
 
@@ -13,7 +12,8 @@ from inference.errors import InvalidRequest, NotFound
 from inference.ipc import GenerateRequest, Sampling
 from inference.principal import Principal
 from inference.protocols.jsonbody import parse_object
-from inference.protocols.openai.params import stops
+from inference.protocols.openai.params import CommonParams, sampling, stops
+from inference.protocols.openai.reasoning import ReasoningParams, Thoughts, thoughts
 from inference.protocols.responses.fitting import fitted
 from inference.protocols.responses.items import Item, references, response_of, stored_form
 from inference.protocols.responses.messages import as_messages
@@ -27,6 +27,17 @@ from inference.protocols.validation import refuse, validate
 from inference.records import RequestRecord
 
 PATH = "/v1/responses"
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class Parsed:
         params = self.params
         tools = tool_list(params.tools)
         mode, names = tool_choice(params.tool_choice, tools)
+        thinking = _thoughts(params)
         return GenerateRequest(
             messages=as_messages(params.instructions, [*self.history, *self.inputs][without:]),
             max_tokens=params.max_output_tokens,
@@ -59,7 +71,8 @@ class Parsed:
             tool_choice=mode,
             tool_names=names,
             parallel_tool_calls=params.parallel_tool_calls is not False,
-            template_kwargs=_template_kwargs(params),
+            template_kwargs=thinking.template,
+            thinking_budget=thinking.budget,
         )
 
     def record(self, suffix: str = "") -> RequestRecord:
@@ -125,6 +138,7 @@ def asked(parsed: Parsed, store: ResponseStore) -> Asked:
         wording=wording,
         stream=record.stream,
         ignored=parsed.ignored,
+        ttl_s=params.ttl,
         answer=partial(Gathered, wording=wording, record=record),
     )
     if params.truncation == "auto":
@@ -178,26 +192,16 @@ async def _referred(params: ResponsesRequest, owner: str, store: ResponseStore) 
 
 
 def _sampling(params: ResponsesRequest) -> Sampling:
-    return Sampling(
-        temperature=1.0 if params.temperature is None else float(params.temperature),
-        top_p=1.0 if params.top_p is None else float(params.top_p),
-        top_k=max(0, params.top_k or 0),
-        min_p=float(params.min_p or 0.0),
-        seed=params.seed,
-        presence_penalty=float(params.presence_penalty or 0.0),
-        frequency_penalty=float(params.frequency_penalty or 0.0),
-        repetition_penalty=float(params.repetition_penalty or 1.0),
-        top_logprobs=(params.top_logprobs or 0) if LOGPROBS in params.included else None,
+    fields = {name: getattr(params, name) for name in _SAMPLING}
+    return sampling(CommonParams(**fields), (params.top_logprobs or 0) if LOGPROBS in params.included else None)
+
+
+def _thoughts(params: ResponsesRequest) -> Thoughts:
+    return thoughts(
+        ReasoningParams(
+            reasoning_effort=params.reasoning.effort if params.reasoning is not None else None,
+            enable_thinking=params.enable_thinking,
+            thinking_token_budget=params.thinking_token_budget,
+            chat_template_kwargs=params.chat_template_kwargs,
+        )
     )
-
-
-def _template_kwargs(params: ResponsesRequest) -> dict[str, Any]:
-    kwargs = dict(params.chat_template_kwargs or {})
-    effort = params.reasoning.effort if params.reasoning is not None else None
-    if effort is not None:
-        kwargs.setdefault("reasoning_effort", effort)
-        if effort == "none":
-            kwargs.setdefault("enable_thinking", False)
-    if params.enable_thinking is not None:
-        kwargs["enable_thinking"] = params.enable_thinking
-    return kwargs

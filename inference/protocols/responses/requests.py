@@ -32,10 +32,10 @@ Include = Literal[
 ]
 
 # Accepted whatever their value: they label or speed up, but do not change the answer. Nothing here uses them.
-_NO_EFFECT = frozenset({"access_programs", "background_options", "image", "prompt_cache_options"})
+NO_EFFECT = frozenset({"access_programs", "background_options", "image", "prompt_cache_options"})
 
 # They would change the answer and are not honoured: refused, but for the values that mean "off".
-_REFUSED: dict[str, tuple[Any, ...]] = {
+REFUSED: dict[str, tuple[Any, ...]] = {
     "best_of": (None, 1),
     "choice": (None, []),
     "context_management": (None, []),
@@ -129,8 +129,11 @@ class ResponsesRequest(WireModel):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Repetition | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     enable_thinking: bool | None = None
+    thinking_token_budget: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    ttl: Annotated[float, Field(gt=0, le=MAX_INT)] | None = None
 
     @property
     def included(self) -> frozenset[str]:
@@ -161,9 +164,9 @@ def ignored(params: ResponsesRequest, *, strict: bool) -> list[str]:
     """Names of what was accepted without being known. Refuses what would change the answer."""
     names: list[str] = []
     for name in dict.fromkeys(unknown_fields(params)):
-        if name in _REFUSED:
+        if name in REFUSED:
             _check_neutral(name, (params.model_extra or {})[name])
-        elif name not in _NO_EFFECT:
+        elif name not in NO_EFFECT:
             names.append(name)
     if strict and names:
         raise refuse(names[0], "is not a parameter this server knows (server.strict is on)", code="unknown_parameter")
@@ -171,7 +174,7 @@ def ignored(params: ResponsesRequest, *, strict: bool) -> list[str]:
 
 
 def _check_neutral(name: str, value: Any) -> None:
-    if not any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in _REFUSED[name]):
+    if not any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in REFUSED[name]):
         instead = _INSTEAD.get(name, "leave it out")
         raise refuse(name, f"would change the answer and is not supported; {instead}", code="unsupported_parameter")
 
