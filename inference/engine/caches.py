@@ -31,11 +31,12 @@ class Caches:
         self._ledger = ledger
         self._runs = runs
         self._events = events
-        root = settings.prefix_dir or settings.run_dir.parent / "cache" / "prefix"
-        self._disk = PrefixDisk(root, settings.prefix_disk_bytes)
+        self._disk = PrefixDisk(settings.prefix_dir, settings.prefix_disk_bytes) if settings.prefix_dir else None
 
     async def tidy(self, starting: ModelRun | None = None) -> None:
         """Bring what lies on disk within the quota: at the start of the server, and before ``starting`` is loaded."""
+        if self._disk is None:
+            return
         name = starting.id if starting is not None else None
         await asyncio.to_thread(self._disk.tidy, self._disk.grants, name)
 
@@ -43,15 +44,16 @@ class Caches:
         """Bounds for a model that is about to load, written into its command."""
         run.cache_limit = 0
         run.cache_limit = command.prefix_cache_bytes = self._size(0, self._ledger.spare())
-        command.prefix_disk_bytes = self._disk.grant(run.id)
-        if command.prefix_disk_bytes > 0:
-            command.prefix_disk_dir = str(self._disk.directory(run.id))
+        granted = self._disk.grant(run.id) if self._disk is not None else 0
+        if self._disk is not None and granted > 0:
+            command.prefix_disk_dir, command.prefix_disk_bytes = str(self._disk.directory(run.id)), granted
         run.saves = command.prefix_disk_dir is not None
 
     def forget(self, run: ModelRun) -> None:
         """Its worker is gone; what it left on disk stays, as long as there is room."""
         run.cache_limit, run.saves = 0, False
-        self._disk.release(run.id)
+        if self._disk is not None:
+            self._disk.release(run.id)
 
     def share(self) -> None:
         """Tell every worker how much it may hold, now that somebody came or went."""

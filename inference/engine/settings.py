@@ -17,8 +17,8 @@ class EngineSettings:
     than the machine's. ``cancel_grace_s`` is how long a worker may take to end a cancelled request before it counts as
     wedged. ``idle_unload_s`` is the time to live of a model that is loaded without one of its own, None for ever.
     ``prefix_cache_bytes`` bounds each model's prefix cache in memory (0: none; None: a share of what is free),
-    ``prefix_disk_bytes`` what all of them keep in ``prefix_dir``. ``worker_backend`` overrides the backend of every
-    worker (``fake`` in tests).
+    ``prefix_disk_bytes`` what all of them keep in ``prefix_dir`` (None: nothing is kept or touched).
+    ``worker_backend`` overrides the backend of every worker (``fake`` in tests).
     """
 
     run_dir: Path

@@ -48,6 +48,7 @@ from inference.errors import LmxError, ModelUnavailable
 from inference.records import EventSink
 
 _TICK_S = 1.0
+_SHARE_EVERY = 30
 _STOP_GRACE_S = 8.0
 
 
@@ -77,6 +78,7 @@ class Supervisor:
             self._demands,
         )
         self._ticker: asyncio.Task[None] | None = None
+        self._looks = 0
 
     # ------------------------------------------------------------------------------------------ for all the others
 
@@ -332,7 +334,9 @@ class Supervisor:
         run.resolve_unloaders()
 
     def _relieve(self) -> None:
+        """Called every second. What caches had to give up they get back in time, if nobody else wants it."""
         used = self._watch.reading.used
+        self._looks += 1
         match self.ledger.plan_relief():
             case Shrink(caches=bounds):
                 self._caches.shrink(bounds, "the machine is short of memory")
@@ -340,6 +344,8 @@ class Supervisor:
                 for victim in victims:
                     self._events.emit("memory.pressure", model=victim, used_bytes=used)
                     self.departures.evict(victim, "the machine is short of memory")
+            case None if self._looks % _SHARE_EVERY == 0 and not self._demands:
+                self._caches.share()
         for run in self.runs.values():
             if run.expired(now := self.departures.clock()):
                 self.departures.evict(run.id, f"idle for {duration(now - (run.last_used or now))}")

@@ -242,6 +242,7 @@ async def test_a_worker_is_told_its_place_and_leaves_it(world: World, tmp_path: 
     assert command.prefix_disk_bytes == 500
     await world.engine.unload("a")
     assert (saved, run.saves) == (True, False)
+    assert caches._disk is not None
     assert dict(caches._disk.grants) == {}
 
 
