@@ -9,10 +9,10 @@ from django.db import models
 
 
 class StoredResponse(models.Model):
-    """One response. ``created`` and ``used`` are seconds since the epoch, ``size`` the bytes of all three documents.
+    """One response. ``created`` and ``used`` are seconds since the epoch, ``size`` the bytes of all documents.
 
-    ``response`` and ``inputs`` are JSON, ``events`` the server-sent frames of a background stream; all are compressed
-    with zlib. ``owner`` is who may read it.
+    ``response`` (without its output), ``inputs`` and ``output`` are JSON, ``events`` the server-sent frames of a
+    background stream; all are compressed with zlib. ``owner`` is who may read it.
     """
 
     id = models.CharField(primary_key=True, max_length=64)
@@ -24,6 +24,7 @@ class StoredResponse(models.Model):
     size = models.PositiveBigIntegerField()
     response = models.BinaryField()
     inputs = models.BinaryField()
+    output = models.BinaryField()
     events = models.BinaryField(null=True)
 
     class Meta:

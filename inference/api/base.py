@@ -85,7 +85,7 @@ class JsonApi(NinjaAPI):
             also_head = [*methods.split(), "HEAD"] if "GET" in methods.split() else methods.split()
             if "HEAD" in also_head:
                 self.api_operation(["HEAD"], path, include_in_schema=False)(hidden)
-            if not path.endswith("}"):
+            if "{path:" not in path:  # that takes the slash too
                 self.api_operation(also_head, path + "/", include_in_schema=False)(_guarded(view, scope))
             return view
 

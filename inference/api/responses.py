@@ -87,7 +87,7 @@ async def retrieve_response(request: HttpRequest, response_id: str) -> HttpRespo
         return _followed(run, after) if streaming else json_response(orjson.dumps(run.asked.wording.response))
     entry = await _stored(response_id, owner)
     if not streaming:
-        return json_response(entry.response)
+        return json_response(orjson.dumps(entry.whole()))
     return HttpResponse(
         replayed(entry, -1 if after is None else after), content_type="text/event-stream", headers=_STREAM_HEADERS
     )
@@ -126,9 +126,10 @@ async def cancel_response(request: HttpRequest, response_id: str) -> HttpRespons
         await run.cancel()
         return json_response(orjson.dumps(run.asked.wording.response))
     entry = await _stored(response_id, owner)
-    if not orjson.loads(entry.response)["background"]:
+    response = entry.whole()
+    if not response["background"]:
         raise InvalidRequest("only a response that was created with background: true can be cancelled")
-    return json_response(entry.response)
+    return json_response(orjson.dumps(response))
 
 
 @api.route(

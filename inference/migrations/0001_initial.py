@@ -23,6 +23,7 @@ class Migration(migrations.Migration):
                 ("size", models.PositiveBigIntegerField()),
                 ("response", models.BinaryField()),
                 ("inputs", models.BinaryField()),
+                ("output", models.BinaryField()),
                 ("events", models.BinaryField(null=True)),
             ],
             options={

@@ -56,8 +56,15 @@ async def rows(work: Callable[[Any], Any]) -> Any:
 
 def entry(response_id: str, *, previous: str | None = None, status: str = "completed", size: int = 10) -> Stored:
     noise = random.Random(response_id).randbytes(size // 2).hex()  # does not compress well
-    response = {"id": response_id, "status": status, "output": [], "text": noise}
-    return Stored(response_id, "owner", previous, status, time.time(), orjson.dumps(response), b"[]")
+    response: dict[str, Any] = {
+        "id": response_id,
+        "previous_response_id": previous,
+        "status": status,
+        "created_at": time.time(),
+        "output": [],
+        "text": noise,
+    }
+    return Stored.of(response, "owner", [])
 
 
 async def written(disk: Disk) -> None:

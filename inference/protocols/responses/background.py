@@ -11,8 +11,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 
-import orjson
-
 from inference.errors import InternalError, InvalidRequest, LmxError, ModelUnavailable, TooManyRequests
 from inference.protocols.responses.calls import Asked
 from inference.protocols.responses.event_log import EventLog, split, unpacked
@@ -119,7 +117,7 @@ def replayed(entry: Stored, after: int) -> bytes:
 
     Where the server was stopped before all were kept, the last one is made from what became of the response.
     """
-    response = orjson.loads(entry.response)
+    response = entry.whole()
     if entry.events is None and response["status"] != "failed":
         raise no_events(entry.id)
     frames = split(unpacked(entry.events, -1)) if entry.events is not None else []

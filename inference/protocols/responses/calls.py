@@ -100,17 +100,7 @@ class Asked:
 
     def stored(self, events: bytes | None = None) -> Stored:
         """The response as it is now, for the store."""
-        response = self.wording.response
-        return Stored(
-            id=response["id"],
-            owner=self.parsed.owner,
-            previous=response["previous_response_id"],
-            status=response["status"],
-            created=response["created_at"],
-            response=orjson.dumps(response),
-            inputs=orjson.dumps(self.parsed.inputs),
-            events=events,
-        )
+        return Stored.of(self.wording.response, self.parsed.owner, self.parsed.inputs, events)
 
 
 async def parsed(body: bytes, principal: Principal, store: ResponseStore, *, strict: bool = False) -> Parsed:
@@ -172,7 +162,7 @@ async def _history(previous: str | None, owner: str, store: ResponseStore) -> li
     items: list[Item] = []
     for entry in chain:
         items += orjson.loads(entry.inputs)
-        items += orjson.loads(entry.response)["output"]
+        items += orjson.loads(entry.output)
     return items
 
 
@@ -183,7 +173,7 @@ async def _referred(params: ResponsesRequest, owner: str, store: ResponseStore) 
         response_id = response_of(item_id)
         entry = await store.get(response_id, owner) if response_id is not None and item_id not in found else None
         if entry is not None:
-            stored = [*orjson.loads(entry.inputs), *orjson.loads(entry.response)["output"]]
+            stored = [*orjson.loads(entry.inputs), *orjson.loads(entry.output)]
             found |= {item["id"]: item for item in stored}
         if item_id not in found:
             message = f"Item with id {item_id[:80]!r} not found; items are kept with the responses that are stored"

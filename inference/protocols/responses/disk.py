@@ -12,15 +12,15 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import orjson
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Count, Sum
 
 from inference.models import StoredResponse
-from inference.protocols.responses.store import Stored
+from inference.protocols.responses.store import Stored, Turn
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ class Disk:
         nothing: dict[str, Stored] = {}
         return await self._do(lambda: self._read(wanted), nothing)
 
-    async def chain(self, last: str, limit: int) -> list[Stored]:
-        nothing: list[Stored] = []
+    async def chain(self, last: str, limit: int) -> list[Turn]:
+        nothing: list[Turn] = []
         return await self._do(lambda: self._chain(last, limit), nothing)
 
     def touch(self, ids: list[str]) -> None:
@@ -176,14 +176,16 @@ class Disk:
         self._touch(list(found))
         return found
 
-    def _chain(self, last: str, limit: int) -> list[Stored]:
-        found: list[Stored] = []
+    def _chain(self, last: str, limit: int) -> list[Turn]:
+        found: list[Turn] = []
         at: str | None = last
+        rows = StoredResponse.objects.using(DATABASE).defer("response", "events")
         while at is not None and len(found) < limit:
-            row = StoredResponse.objects.using(DATABASE).filter(pk=at).first()
+            row = rows.filter(pk=at).first()
             if row is None:
                 break
-            found.append(_entry(row))
+            inputs, output = _unpacked(row.inputs), _unpacked(row.output)
+            found.append(Turn(row.id, row.owner, row.previous, row.status, inputs, output))
             at = row.previous
         return found
 
@@ -226,7 +228,7 @@ class Disk:
 
 
 def _row(entry: Stored) -> StoredResponse:
-    response, inputs = zlib.compress(entry.response, _LEVEL), zlib.compress(entry.inputs, _LEVEL)
+    packed = {name: zlib.compress(getattr(entry, name), _LEVEL) for name in ("response", "inputs", "output")}
     return StoredResponse(
         id=entry.id,
         owner=entry.owner[:200],
@@ -234,31 +236,33 @@ def _row(entry: Stored) -> StoredResponse:
         status=entry.status,
         created=entry.created,
         used=time.time(),
-        size=len(response) + len(inputs) + len(entry.events or b""),
-        response=response,
-        inputs=inputs,
+        size=sum(map(len, packed.values())) + len(entry.events or b""),
         events=entry.events,
+        **packed,
     )
 
 
 def _entry(row: StoredResponse) -> Stored:
-    events = bytes(row.events) if row.events is not None else None
-    response, inputs = zlib.decompress(bytes(row.response)), zlib.decompress(bytes(row.inputs))
-    return Stored(row.id, row.owner, row.previous, row.status, row.created, response, inputs, events)
+    return Stored(
+        row.id,
+        row.owner,
+        row.previous,
+        row.status,
+        row.created,
+        _unpacked(row.response),
+        _unpacked(row.inputs),
+        _unpacked(row.output),
+        bytes(row.events) if row.events is not None else None,
+    )
+
+
+def _unpacked(data: bytes | memoryview) -> bytes:
+    return zlib.decompress(bytes(data))
 
 
 def _cut_off(entry: Stored) -> Stored:
     """A background response as it is after the server that made it has gone."""
-    response: dict[str, Any] = orjson.loads(entry.response)
+    response = orjson.loads(entry.response)
     response["status"] = "failed"
     response["error"] = {"code": "server_error", "message": "the server stopped before this response was finished"}
-    return Stored(
-        entry.id,
-        entry.owner,
-        entry.previous,
-        "failed",
-        entry.created,
-        orjson.dumps(response),
-        entry.inputs,
-        entry.events,
-    )
+    return replace(entry, status="failed", response=orjson.dumps(response))

@@ -11,7 +11,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import orjson
 
 from inference.principal import Principal
 
@@ -23,7 +25,8 @@ LONGEST_CHAIN = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One response. ``response`` and ``inputs`` are JSON; ``events`` server-sent frames compressed with zlib.
+    """One response. ``response`` (with an empty ``output``), ``inputs`` and ``output`` are JSON; ``events`` server-sent
+    frames compressed with zlib.
 
     ``owner`` is from ``owner_of``; ``created`` in seconds since the epoch; ``previous`` the response it goes on from.
     """
@@ -35,11 +38,47 @@ class Stored:
     created: float
     response: bytes
     inputs: bytes
+    output: bytes
     events: bytes | None = None
+
+    @classmethod
+    def of(cls, response: dict[str, Any], owner: str, inputs: list[Any], events: bytes | None = None) -> Stored:
+        """``response`` as it is now."""
+        return cls(
+            id=response["id"],
+            owner=owner,
+            previous=response["previous_response_id"],
+            status=response["status"],
+            created=response["created_at"],
+            response=orjson.dumps({**response, "output": []}),
+            inputs=orjson.dumps(inputs),
+            output=orjson.dumps(response["output"]),
+            events=events,
+        )
 
     @property
     def size(self) -> int:
-        return len(self.response) + len(self.inputs) + len(self.events or b"")
+        return len(self.response) + len(self.inputs) + len(self.output) + len(self.events or b"")
+
+    def whole(self) -> dict[str, Any]:
+        """The response object."""
+        found: dict[str, Any] = orjson.loads(self.response)
+        return found | {"output": orjson.loads(self.output)}
+
+    def turn(self) -> Turn:
+        return Turn(self.id, self.owner, self.previous, self.status, self.inputs, self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a conversation has of a response: ``inputs`` and ``output`` as in ``Stored``, and who it follows."""
+
+    id: str
+    owner: str
+    previous: str | None
+    status: str
+    inputs: bytes
+    output: bytes
 
 
 class Keeper(Protocol):
@@ -59,7 +98,7 @@ class Keeper(Protocol):
 
     async def read(self, ids: Iterable[str]) -> dict[str, Stored]: ...
 
-    async def chain(self, last: str, limit: int) -> list[Stored]:
+    async def chain(self, last: str, limit: int) -> list[Turn]:
         """``last`` and those before it, the newest first, as far as they are there."""
         ...
 
@@ -108,13 +147,14 @@ class ResponseStore:
                 self._remember(found)
         return found if found is not None and found.owner == owner else None
 
-    async def chain(self, last: str, owner: str) -> list[Stored] | None:
+    async def chain(self, last: str, owner: str) -> list[Turn] | None:
         """``last`` and all that it goes on from, the oldest first; None where one is missing or somebody else's."""
-        found: list[Stored] = []
-        read: dict[str, Stored] = {}
+        found: list[Turn] = []
+        read: dict[str, Turn] = {}
         at: str | None = last
         while at is not None:
-            one = self._known(at) or read.get(at)
+            known = self._known(at)
+            one = known.turn() if known is not None else read.get(at)
             if one is None and self._keeper is not None:
                 read = {entry.id: entry for entry in await self._keeper.chain(at, LONGEST_CHAIN)}
                 one = read.get(at)
