@@ -96,7 +96,7 @@ def test_rubbish_and_running_out_of_time_and_a_time_to_live(narrow: LiveServer, 
     gate = tmp_path / "gate"
     try:
         with httpx.Client(base_url=narrow.url, timeout=60) as client:
-            body = {"model": "one", "messages": [{"role": "user", "content": "hello"}]}
+            body: dict[str, Any] = {"model": "one", "messages": [{"role": "user", "content": "hello"}]}
             for header in ({"X-Priority": "urgent"}, {"X-Timeout": "soon"}):
                 refused = client.post("/v1/chat/completions", json=body, headers=header)
                 assert (refused.status_code, refused.json()["error"]["param"]) == (400, next(iter(header)))
