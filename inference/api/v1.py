@@ -1,8 +1,11 @@
-"""``/v1``: chat completions, text completions, models, as OpenAI's clients ask for them."""
+"""``/v1``: chat and text completions, embeddings, tokens, models, as OpenAI's and vLLM's clients ask for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from django.http import HttpRequest
@@ -15,8 +18,17 @@ from inference.engine import get_engine
 from inference.engine.contract import ModelStatus
 from inference.principal import Principal
 from inference.protocols.openai import chat_call, completion_call
+from inference.protocols.openai.embeddings import EmbeddingRequest, embedding_call
 from inference.protocols.openai.requests import ChatRequest, CompletionRequest
-from inference.protocols.serving import Call, respond
+from inference.protocols.openai.tokens import (
+    DetokenizeRequest,
+    TokenCall,
+    TokenizeRequest,
+    detokenize_call,
+    tokenize_call,
+)
+from inference.protocols.serving import Call, ignored_header, respond
+from inference.records import RequestRecord
 
 api = JsonApi(
     prefix="/v1/",
@@ -54,11 +66,54 @@ async def completions(request: HttpRequest) -> HttpResponseBase:
 
 
 @api.route(
+    "POST",
+    "/embeddings",
+    scope="inference",
+    operation_id="create_embedding",
+    summary="Vectors of texts",
+    tag="inference",
+    body=EmbeddingRequest,
+)
+async def embeddings(request: HttpRequest) -> HttpResponseBase:
+    call = embedding_call(request.body, principal(request), strict=services().strict)
+    with _noted(request, call.record):
+        return json_response(await call.answer(), headers=ignored_header(call.ignored))
+
+
+@api.route(
+    "POST",
+    "/tokenize",
+    scope="inference",
+    operation_id="tokenize",
+    summary="Tokens of a text or a conversation",
+    tag="inference",
+    body=TokenizeRequest,
+)
+async def tokenize(request: HttpRequest) -> HttpResponseBase:
+    return await _tokens(request, tokenize_call)
+
+
+@api.route(
+    "POST",
+    "/detokenize",
+    scope="inference",
+    operation_id="detokenize",
+    summary="Text of tokens",
+    tag="inference",
+    body=DetokenizeRequest,
+)
+async def detokenize(request: HttpRequest) -> HttpResponseBase:
+    return await _tokens(request, detokenize_call)
+
+
+@api.route(
     "GET", "/models", scope="inference", operation_id="list_models", summary="Models to choose from", tag="models"
 )
 async def list_models(request: HttpRequest) -> HttpResponseBase:
     states = _states()
     data = [model_object(ref, states.get(ref.id)) for ref in catalog().all() if ref.problem is None]
+    if (shape := _shape(request)) is not None:
+        return shape.listed(request, data)
     return json_response(orjson.dumps({"object": "list", "data": data}))
 
 
@@ -73,18 +128,60 @@ async def list_models(request: HttpRequest) -> HttpResponseBase:
 async def retrieve_model(request: HttpRequest, model_id: str) -> HttpResponseBase:
     name = model_id.rstrip("/")
     ref = catalog().resolve(name)
-    return json_response(orjson.dumps(model_object(ref, _states().get(ref.id), name)))
+    found = model_object(ref, _states().get(ref.id), name)
+    if (shape := _shape(request)) is not None:
+        return shape.single(request, found)
+    return json_response(orjson.dumps(found))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsShape:
+    """How another protocol words ``/v1/models``: from ``model_object``'s dictionaries."""
+
+    listed: Callable[[HttpRequest, list[dict[str, Any]]], HttpResponseBase]
+    single: Callable[[HttpRequest, dict[str, Any]], HttpResponseBase]
+
+
+_shapes: dict[str, ModelsShape] = {}
+
+
+def models_shape(header: str, shape: ModelsShape) -> None:
+    """Word the models by ``shape`` for requests that have ``header``."""
+    _shapes[header] = shape
+
+
+def _shape(request: HttpRequest) -> ModelsShape | None:
+    return next((shape for header, shape in _shapes.items() if header in request.headers), None)
 
 
 async def _serve(request: HttpRequest, parse: Callable[..., Call]) -> HttpResponseBase:
     asker: Principal = principal(request)
     call = parse(request.body, asker, strict=services().strict)
-    try:
+    with _noted(request, call.record):
         return await respond(call)
+
+
+async def _tokens(request: HttpRequest, parse: Callable[..., TokenCall]) -> HttpResponseBase:
+    call = parse(request.body, principal(request), strict=services().strict)
+    with _noted(request, call.record):
+        return json_response(await call.answer(_context_of), headers=ignored_header(call.ignored))
+
+
+@contextmanager
+def _noted(request: HttpRequest, record: RequestRecord) -> Iterator[None]:
+    """Tell the access line which model it was, whatever becomes of the request."""
+    try:
+        yield
     finally:
         scope = getattr(request, "scope", None)
         if scope is not None:
-            scope["lmx.model"] = call.record.model or call.model  # for the access line
+            scope["lmx.model"] = record.model or record.model_asked
+
+
+def _context_of(model_id: str) -> int:
+    """The most tokens that the model takes as it is loaded, else as it could be."""
+    status = _states().get(model_id)
+    return status.context if status and status.context else catalog().resolve(model_id).context_length
 
 
 def _states() -> dict[str, ModelStatus]:

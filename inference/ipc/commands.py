@@ -60,9 +60,13 @@ class Cancel(Command, tag="cancel"):
 
 
 class Tokenize(Command, tag="tokenize"):
+    """Tokens of ``text``, or of ``body``'s prompt as the model's template makes it; with ``texts`` each one's text."""
+
     request: str
     text: str
     add_special_tokens: bool = True
+    body: GenerateRequest | None = None
+    texts: bool = False
 
 
 class Detokenize(Command, tag="detokenize"):

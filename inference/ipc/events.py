@@ -216,7 +216,10 @@ class Failed(RequestEvent, tag="failed"):
 
 
 class Tokens(RequestEvent, tag="tokens"):
+    """``texts`` are the tokens' texts one by one, special ones too, where they were asked for."""
+
     token_ids: list[int]
+    texts: list[str] = []
 
 
 class Text(RequestEvent, tag="text"):

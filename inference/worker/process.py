@@ -223,7 +223,12 @@ class WorkerProcess:
 
     def _on_tokenize(self, command: ipc.Tokenize) -> None:
         def answer(backend: Backend) -> ipc.Event:
-            return ipc.Tokens(command.request, backend.tokenize(command.text, command.add_special_tokens))
+            if command.body is not None:
+                tokens = backend.prompt_tokens(command.body)
+            else:
+                tokens = backend.tokenize(command.text, command.add_special_tokens)
+            texts = {token: backend.detokenize([token]) for token in set(tokens)} if command.texts else {}
+            return ipc.Tokens(command.request, tokens, [texts[token] for token in tokens if command.texts])
 
         self._answer(self._prepare_lane, command.request, answer)
 

@@ -27,6 +27,7 @@ from inference.ipc import (
     Started,
     Stats,
     TokenLogprob,
+    Tokens,
     ToolFragment,
     Usage,
 )
@@ -238,6 +239,16 @@ class FakeEngine:
         self.asked.append(("tokenize", record.model, text, add_special_tokens))
         return [256] * add_special_tokens + list(text.encode())
 
+    async def tokens(
+        self, model: str, prompt: str | GenerateRequest, add_special_tokens: bool, record: RequestRecord
+    ) -> Tokens:
+        """As ``tokenize``; a conversation is its messages' contents, one after the other."""
+        if isinstance(prompt, GenerateRequest):
+            self.asked.append(("template", prompt))
+            prompt = "".join(str(message["content"]) for message in prompt.messages or [])
+        ids = await self.tokenize(model, prompt, add_special_tokens, record)
+        return Tokens(_ID, ids, [bytes([one]).decode("latin-1") if one < 256 else "<s>" for one in ids])
+
     async def detokenize(self, model: str, token_ids: list[int], record: RequestRecord) -> str:
         record.model = self.catalog.resolve(model).id
         self.asked.append(("detokenize", record.model, token_ids))
@@ -272,6 +283,7 @@ class FakeEngine:
         status = self.states[ref.id]
         status.state, status.footprint_bytes, status.weight_bytes = "ready", 2**31, ref.weight_bytes
         status.context, status.slots, status.load_seconds = context or 2048, slots or 64, 0.5
+        status.ttl_s = ttl_s
         status.capabilities = Capabilities(chat=True, tools=True, batching=True, tool_parser="hermes")
         status.stats = Stats(active_bytes=10, kv_bytes=5, running=1, tokens_per_second=12.5)
         return status
@@ -283,7 +295,6 @@ class FakeEngine:
 
     def models(self) -> list[ModelStatus]:
         return list(self.states.values())
-        status.ttl_s = ttl_s
 
     def in_flight(self) -> list[RequestRecord]:
         return [generation.record for generation in self.flying.values()]

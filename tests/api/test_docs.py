@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+import inference.api.urls  # noqa: F401 - registers every route
 from inference.api import admin, v1
+from inference.protocols.openai import embeddings
+from inference.protocols.openai.embeddings import EmbeddingRequest
 from inference.protocols.openai.params import NO_EFFECT, REFUSED
 from inference.protocols.openai.requests import ChatRequest, CompletionRequest
+from inference.protocols.openai.tokens import DetokenizeRequest, TokenizeRequest
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
 ROUTES = [
@@ -40,6 +44,9 @@ def test_nothing_else_is_documented() -> None:
     [
         ("POST /v1/chat/completions", ChatRequest),
         ("POST /v1/completions", CompletionRequest),
+        ("POST /v1/embeddings", EmbeddingRequest),
+        ("POST /v1/tokenize", TokenizeRequest),
+        ("POST /v1/detokenize", DetokenizeRequest),
         ("POST /admin/model/load", admin.LoadBody),
         ("DELETE /admin/model/unload", admin.UnloadBody),
     ],
@@ -53,3 +60,5 @@ def test_every_parameter_is_documented(heading: str, model: type[BaseModel]) -> 
 def test_every_rule_is_documented() -> None:
     for name in NO_EFFECT | set(REFUSED):
         assert f"`{name}`" in section("POST /v1/chat/completions"), name
+    for name in embeddings.REFUSED:
+        assert f"`{name}`" in section("POST /v1/embeddings"), name

@@ -1,12 +1,15 @@
-"""OpenAI's chat and text completions."""
+"""OpenAI's chat and text completions and embeddings, and vLLM's tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from inference.protocols.openai import embeddings, tokens
+from inference.protocols.openai.embeddings import EmbeddingRequest
 from inference.protocols.openai.params import NO_EFFECT, REFUSED
 from inference.protocols.openai.requests import ChatRequest, CompletionRequest
+from inference.protocols.openai.tokens import DetokenizeRequest, TokenizeRequest
 from tests.conformance.cases import Case, Endpoint
 
 TITLE = "OpenAI"
@@ -16,9 +19,21 @@ COMPLETION = "POST /v1/completions"
 HI = [{"role": "user", "content": "Hi"}]
 STREAMED = {"stream": True}
 
+EMBEDDINGS = "POST /v1/embeddings"
+TOKENIZE = "POST /v1/tokenize"
+DETOKENIZE = "POST /v1/detokenize"
+
 ENDPOINTS = [
     Endpoint(CHAT, {"model": "acme/tiny", "messages": HI}, ChatRequest, more=[*REFUSED, *NO_EFFECT]),
     Endpoint(COMPLETION, {"model": "acme/tiny", "prompt": "Once"}, CompletionRequest, more=[*REFUSED, *NO_EFFECT]),
+    Endpoint(
+        EMBEDDINGS,
+        {"model": "acme/tiny", "input": "Once"},
+        EmbeddingRequest,
+        more=[*embeddings.REFUSED, *embeddings.NO_EFFECT],
+    ),
+    Endpoint(TOKENIZE, {"prompt": "Once"}, TokenizeRequest, more=[*tokens.TOKENIZE_REFUSED, *tokens.NO_EFFECT]),
+    Endpoint(DETOKENIZE, {"tokens": [79]}, DetokenizeRequest, more=[*tokens.DETOKENIZE_REFUSED, *tokens.NO_EFFECT]),
 ]
 
 
@@ -276,4 +291,42 @@ def _completion() -> Iterator[Case]:
     yield from refused(COMPLETION, {"best_of": 2}, note="less than n", n=3)
 
 
-CASES = [*_chat(), *_completion()]
+def _embeddings() -> Iterator[Case]:
+    yield from by_name(EMBEDDINGS, embeddings.REFUSED)
+    yield from without_effect(EMBEDDINGS, embeddings.NO_EFFECT)
+    yield from honoured(EMBEDDINGS, {"model": "tiny", "encoding_format": "base64", "dimensions": 2})
+    for given in ("Twice", ["Once", "Twice"], [5, 6], [[5], [6, 7]]):
+        yield Case(EMBEDDINGS, "input", given, "honoured")
+    yield from accepted(EMBEDDINGS, {"input": ["Once"], "encoding_format": "float", "dimensions": None})
+    yield from refused(EMBEDDINGS, {"dimensions": 0, "encoding_format": "hex"})
+    yield from refused(EMBEDDINGS, {"input": 5, "dimensions": "2"}, "invalid_type")
+    for empty in ("", []):
+        yield Case(EMBEDDINGS, "input", empty, "refused", "invalid_value")
+    yield Case(EMBEDDINGS, "input", ["Once", ""], "refused", "invalid_value", named="input[1]")
+
+
+def _tokens() -> Iterator[Case]:
+    tool = {"type": "function", "function": {"name": "now"}}
+    said = [*HI, {"role": "assistant", "content": "Well"}]
+    yield from by_name(TOKENIZE, tokens.TOKENIZE_REFUSED)
+    yield from without_effect(TOKENIZE, tokens.NO_EFFECT)
+    yield from honoured(TOKENIZE, {"prompt": "Twice", "add_special_tokens": False, "return_token_strs": True})
+    yield from accepted(TOKENIZE, {"model": "default", "text": "Once", "content": "Once", "add_special_tokens": True})
+    chat: dict[str, Any] = {"prompt": None, "messages": said}
+    yield from honoured(TOKENIZE, {"messages": HI}, "in place of a text", **chat)
+    asked = {"tools": [tool], "chat_template_kwargs": {"mood": "calm"}, "continue_final_message": True}
+    yield from honoured(TOKENIZE, asked, "with messages", **chat)
+    yield from accepted(TOKENIZE, {"add_generation_prompt": True, "add_special_tokens": False}, "with messages", **chat)
+    yield from refused(TOKENIZE, {"add_generation_prompt": False}, "unsupported_parameter", "with messages", **chat)
+    yield from refused(TOKENIZE, {"add_special_tokens": True}, note="with messages", **chat)
+    yield from refused(TOKENIZE, {"tools": [tool]}, note="without messages")
+    yield from refused(TOKENIZE, {"text": "Twice"}, note="differs from prompt")
+    yield from refused(TOKENIZE, {"prompt": 5}, "invalid_type")
+    yield from by_name(DETOKENIZE, tokens.DETOKENIZE_REFUSED)
+    yield from without_effect(DETOKENIZE, tokens.NO_EFFECT)
+    yield from honoured(DETOKENIZE, {"tokens": [80]})
+    yield from accepted(DETOKENIZE, {"model": "tiny"}, "the default model")
+    yield Case(DETOKENIZE, "tokens", ["a"], "refused", "invalid_type", named="tokens[0]")
+
+
+CASES = [*_chat(), *_completion(), *_embeddings(), *_tokens()]

@@ -98,7 +98,7 @@ def chat_request(chat: ChatRequest) -> GenerateRequest:
         parallel_tool_calls=not tools or (chat.parallel_tool_calls is not False and not chat.functions),
         template_kwargs=reasoning.template,
         thinking_budget=reasoning.budget,
-        continue_final=_continues(chat, messages),
+        continue_final=continues(chat.continue_final_message, chat.add_generation_prompt, messages),
     )
 
 
@@ -147,6 +147,22 @@ def several(given: str | list[str] | list[int] | list[list[int]], param: str, *,
     return found
 
 
+def continues(goes_on: bool | None, add_generation_prompt: bool | None, messages: list[dict[str, Any]]) -> bool:
+    """Whether the answer goes on with the last of ``messages``; these two parameters together tell it."""
+    if not goes_on:
+        if add_generation_prompt is False:
+            raise refuse(
+                "add_generation_prompt", "can be false only with continue_final_message", code="unsupported_parameter"
+            )
+        return False
+    if add_generation_prompt:
+        raise refuse("add_generation_prompt", "cannot be true together with continue_final_message")
+    last = messages[-1]
+    if last["role"] != "assistant" or not last["content"] or last.get("tool_calls"):
+        raise refuse("continue_final_message", "needs a last message that is the assistant's, with content")
+    return True
+
+
 def _made_choices(completion: CompletionRequest, prompts: int) -> int:
     """Choices to make for each prompt: ``best_of``, else ``n``."""
     n = completion.n or 1
@@ -170,21 +186,6 @@ def _tools(chat: ChatRequest) -> tuple[list[dict[str, Any]], tuple[Mode, list[st
         raise refuse("functions", "is the old name of tools; send one of them")
     functions = function_list(chat.functions)
     return functions, function_call(chat.function_call, functions)
-
-
-def _continues(chat: ChatRequest, messages: list[dict[str, Any]]) -> bool:
-    if not chat.continue_final_message:
-        if chat.add_generation_prompt is False:
-            raise refuse(
-                "add_generation_prompt", "can be false only with continue_final_message", code="unsupported_parameter"
-            )
-        return False
-    if chat.add_generation_prompt:
-        raise refuse("add_generation_prompt", "cannot be true together with continue_final_message")
-    last = messages[-1]
-    if last["role"] != "assistant" or not last["content"] or last.get("tool_calls"):
-        raise refuse("continue_final_message", "needs a last message that is the assistant's, with content")
-    return True
 
 
 def _chat_max_tokens(chat: ChatRequest) -> int | None:

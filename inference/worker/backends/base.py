@@ -47,9 +47,11 @@ class Backend(Protocol):
 
     def count(self, body: ipc.GenerateRequest) -> int: ...
 
-    def embed(
-        self, request: str, inputs: list[str | list[int]], dimensions: int | None
-    ) -> ipc.Embedded | None:
+    def prompt_tokens(self, body: ipc.GenerateRequest) -> list[int]:
+        """The tokens of the prompt as the model's template makes it; ``count`` is their number."""
+        ...
+
+    def embed(self, request: str, inputs: list[str | list[int]], dimensions: int | None) -> ipc.Embedded | None:
         """The vectors; None when they come later through ``emit``, as ``Embedded`` or ``Failed``.
 
         Raises ``Unsupported`` where the model is not an embedding model. Called on a thread of its own, which may

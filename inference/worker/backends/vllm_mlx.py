@@ -143,7 +143,10 @@ class VllmMlxBackend:
         return table.decode(token_ids, visible=table.special)
 
     def count(self, body: ipc.GenerateRequest) -> int:
-        return len(self._text.prompt(body).tokens)
+        return len(self.prompt_tokens(body))
+
+    def prompt_tokens(self, body: ipc.GenerateRequest) -> list[int]:
+        return self._text.prompt(body).tokens
 
     def embed(self, request: str, inputs: list[str | list[int]], dimensions: int | None) -> NoReturn:
         raise Unsupported("this model generates text; it makes no embeddings", param="model")
