@@ -39,10 +39,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Two models that hold 100 MiB each, and one whose load ends when the file ``gate`` in the home is made."""
+    """Two models that hold 100 MiB each, one with one slot and a prefix cache, one whose load waits for ``gate``."""
     home = tmp_path_factory.mktemp("home")
     for name in ("calm", "bright"):
         fake_model(home, name, eat_bytes=100 * MIB, tokens=200, context=4096)
+    fake_model(home, "narrow", slots=1, prefix_bytes=5 * MIB, prefix_found=83)
     fake_model(home, "held", load_steps=3, load_gate=str(home / "gate"))
     server = LiveServer(home, {"LMX_MEMORY__RESERVE_MB": "0"})
     server.start()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
@@ -150,6 +152,25 @@ def test_a_request_says_that_it_waits_for_the_load(page: Page, server: LiveServe
     (server.home / "gate").touch()
     expect(answer.locator(".figures")).to_contain_text("TTFT")
     expect(page.locator("#flight tr")).to_have_count(0)
+
+
+def test_who_waits_sees_its_place_and_the_card_what_it_keeps(page: Page, server: LiveServer, gate: Path) -> None:
+    load = {"model_id": "narrow", "ttl": 3600}
+    assert httpx.post(f"{server.url}/admin/model/load", json=load).json()["ttl"] == 3600
+    narrow = card(page, "narrow", "ready")
+    expect(narrow.locator("[data-f='stay']")).to_have_text("leaves after 1 h without a request")
+    expect(narrow.locator("[data-f='prefix']")).to_have_text("prompt cache 5 MB · 83 % of prompt tokens found")
+    phases = page.locator("#flight [data-f='phase']")
+    with ThreadPoolExecutor(3) as pool:
+        for number, words in enumerate(["decode", "next in line", "2nd in line"]):
+            message = {"role": "user", "content": says("one two three", hold_after=1, gate=str(gate))}
+            body = {"model": "narrow", "messages": [message]}
+            pool.submit(httpx.post, f"{server.url}/v1/chat/completions", json=body, timeout=60)
+            expect(phases).to_have_count(number + 1)
+            expect(phases.nth(number)).to_have_text(words)
+        gate.touch()
+    expect(phases).to_have_count(0)
+    assert httpx.post(f"{server.url}/admin/model/unload", json={"model_id": "narrow"}).json()["status"] == "unloaded"
 
 
 def test_the_row_of_a_request_stops_it(page: Page, gate: Path) -> None:

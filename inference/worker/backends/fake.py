@@ -306,6 +306,8 @@ class FakeBackend:
                 active_bytes=self._script.weight_bytes + len(self._eaten) + kv,
                 kv_bytes=kv,
                 prefix_bytes=min(self._script.prefix_bytes, self._prefix_bound),
+                prefix_tokens_asked=100 if self._script.prefix_found else 0,
+                prefix_tokens_found=self._script.prefix_found,
                 running=len(self._running),
                 queued=len(self._queued),
                 step=self._steps,

@@ -38,7 +38,8 @@ class Script(Struct, omit_defaults=True, forbid_unknown_fields=True):
     """What a fake model or request does. Counts are in tokens of the answer, gates are paths, times in seconds.
 
     Load: ``load_*``, sizes, ``context``, ``slots``, ``embedding_dimensions`` (not 0: it makes vectors and no answers),
-    ``prefix_bytes`` (what its prefix cache says it holds, as far as its bound lets it).
+    ``prefix_bytes`` (what its prefix cache says it holds, as far as its bound lets it), ``prefix_found`` (how many of
+    the 100 tokens that it says it was asked for it had).
     Request: all others. ``text`` replaces the drawn answer;
     ``tokens`` is its length when drawn. ``die_after`` 0 dies before the first token. ``eat_bytes`` is held in memory.
     """
@@ -55,6 +56,7 @@ class Script(Struct, omit_defaults=True, forbid_unknown_fields=True):
     eat_bytes: int = 0
     embedding_dimensions: int = 0
     prefix_bytes: int = 0
+    prefix_found: int = 0
     tokens: int = 16
     text: str | None = None
     reasoning: int = 0
