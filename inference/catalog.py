@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+ModelKind = Literal["llm", "embeddings"]
 DiskState = Literal["absent", "partial", "adopted", "verified", "corrupt", "offline"]
 
 
@@ -16,6 +17,7 @@ class ModelRef:
     ``id`` is the canonical name ``org/name[@rev][:variant]``, or a directory's name for a local one. ``weight_bytes``
     is the sum of the weight files; ``kv_bytes_per_token`` what one token of context adds (0 when unknown).
     ``problem`` says why the model cannot be loaded (missing, truncated, unknown architecture), None when it can.
+    ``kind`` says what it makes: text, or vectors.
     """
 
     id: str
@@ -33,6 +35,7 @@ class ModelRef:
     aliases: tuple[str, ...] = field(default=())
     disk_state: DiskState = "adopted"
     problem: str | None = None
+    kind: ModelKind = "llm"
 
 
 class Catalog(Protocol):

@@ -27,9 +27,10 @@ def model_object(ref: ModelRef, status: ModelStatus | None, name: str | None = N
         "created": ref.created,
         "owned_by": ref.id.split("/")[0] if "/" in ref.id else "local",
         "root": ref.id,
-        "type": "embeddings" if capabilities and capabilities.embeddings else "llm",
+        "type": "embeddings" if capabilities and capabilities.embeddings else ref.kind,
         "state": status.state if status else "unloaded",
         "context_length": ref.context_length,
+        "max_model_len": (status.context if status else 0) or ref.context_length,
         "loaded_context_length": status.context or None if status else None,
         "size_bytes": ref.weight_bytes,
         "architecture": ref.architecture,
@@ -93,16 +94,15 @@ def running_model(status: ModelStatus) -> dict[str, Any]:
         },
         "loaded_at": status.loaded_at,
         "last_used": status.last_used,
-        "running": status.running,
         "ttl": status.ttl_s,
+        "running": status.running,
         "queued": status.queued,
         "tokens_per_second": round(stats.tokens_per_second, 2) if stats else 0.0,
-        "capabilities": capability_names(status.capabilities),
         "prefix_cache": prefix_cache(stats),
+        "capabilities": capability_names(status.capabilities),
     }
 
 
-def flying_request(record: RequestRecord) -> dict[str, Any]:
 def prefix_cache(stats: Stats | None) -> dict[str, Any] | None:
     """What a model keeps of prompts it has read, and how much of what was asked it had; None while it is not loaded."""
     if stats is None:
@@ -118,6 +118,7 @@ def prefix_cache(stats: Stats | None) -> dict[str, Any] | None:
     }
 
 
+def flying_request(record: RequestRecord) -> dict[str, Any]:
     """A request in flight; never its text."""
     return {
         "id": record.id,
@@ -127,10 +128,10 @@ def prefix_cache(stats: Stats | None) -> dict[str, Any] | None:
         "model": record.model,
         "stream": record.stream,
         "phase": record.phase,
-        "received": record.received,
         "priority": PRIORITY_NAMES[record.priority],
         "queue_position": record.queue_position,
         "deadline": record.deadline,
+        "received": record.received,
         "started": record.started,
         "first_token": record.first_token,
         "prompt_tokens": record.prompt_tokens,
