@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 
+from inference.api import deps
 from tests.api.conftest import Api
 from tests.api.conftest import engine as engine
 from tests.api.conftest import sdk as sdk
@@ -59,6 +61,13 @@ class ResponsesApi(Api):
         assert status == 200, body
         check(body, Response, EXACTLY)
         return dict(body)
+
+
+async def ended(response_id: str) -> None:
+    """Wait until a background response runs no more."""
+    run = deps.responses().running(response_id, "owner")
+    if run is not None:
+        await asyncio.wait({run.task})
 
 
 @pytest.fixture

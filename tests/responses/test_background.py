@@ -6,20 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from inference.api import deps
 from inference.errors import ModelUnavailable
 from tests.api.conftest import Wire
 from tests.api.conftest import wire as wire
 from tests.api.fake_engine import FakeEngine, finished, started, text
-from tests.responses.conftest import RESPONSES, ResponsesApi, asking, events_of
+from tests.responses.conftest import RESPONSES, ResponsesApi, asking, ended, events_of
 
 Open = Callable[[str, dict[str, Any]], Wire]
-
-
-async def ended(response_id: str) -> None:
-    run = deps.responses().running(response_id, "owner")
-    if run is not None:
-        await asyncio.wait({run.task})
 
 
 async def test_it_is_polled(api: ResponsesApi, engine: FakeEngine) -> None:

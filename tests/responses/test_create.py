@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from inference.errors import ModelUnavailable
+from inference.errors import InvalidRequest, ModelUnavailable
 from inference.ipc import TokenLogprob
 from tests.api.fake_engine import FakeEngine, Script, failed, finished, hello, started, text, thought, tool
-from tests.responses.conftest import ResponsesApi
+from tests.responses.conftest import ResponsesApi, ended
 
 CALLS: Script = [
     [started()],
@@ -127,6 +127,27 @@ async def test_a_refusal_is_a_status(api: ResponsesApi, engine: FakeEngine) -> N
     for stream in (False, True):
         status, headers, _ = await api.send("POST", "/v1/responses", {"input": "Hi", "stream": stream})
         assert (status, headers["retry-after"]) == (503, "3")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("messages", "input"),
+        ("response_format.json_schema.schema", "text.format"),
+        ("tools[1].function.parameters", "tools[1].parameters"),
+        ("temperature", "temperature"),
+    ],
+)
+async def test_refusals_of_the_engine_name_our_parameters(
+    api: ResponsesApi, engine: FakeEngine, theirs: str, ours: str
+) -> None:
+    engine.scripts += [[InvalidRequest(f"{theirs} cannot be used", param=theirs)] for _ in range(2)]
+    status, error = await api.refused()
+    assert (status, error["param"], error["message"]) == (400, ours, f"{ours} cannot be used")
+    made = await api.create(background=True, stream=None)
+    await ended(made["id"])
+    failed_one = await api.fetch(made["id"])
+    assert failed_one["error"] == {"code": "invalid_prompt", "message": f"{ours} cannot be used"}
 
 
 async def test_log_probabilities(api: ResponsesApi, engine: FakeEngine) -> None:

@@ -29,6 +29,7 @@ _PLACES = {
     "prompt": "input",
     "max_tokens": "max_output_tokens",
     "response_format": "text.format",
+    "thinking_budget": "thinking_token_budget",
 }
 
 
@@ -219,7 +220,9 @@ def last_frame(response: dict[str, Any], number: int) -> bytes:
 def renamed(error: LmxError) -> LmxError:
     """An error of the engine's with its ``param`` as this protocol calls it."""
     if error.param is not None:
-        error.param = _PLACES.get(error.param.split("[")[0].split(".")[0], error.param)
+        theirs = error.param
+        ours = _PLACES.get(theirs.split("[")[0].split(".")[0], theirs.replace("].function.", "]."))
+        error.param, error.message = ours, error.message.replace(theirs, ours)
     return error
 
 
