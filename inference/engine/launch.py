@@ -15,6 +15,7 @@ from inference.errors import InsufficientMemory, InternalError, LmxError, ModelU
 
 _BACKEND_OF_FORMAT = {"gguf": "llama_cpp"}
 _DEFAULT_BACKEND = "vllm_mlx"
+_TEXT_BACKENDS = ("vllm_mlx", "vllm_engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,20 @@ class LaunchFailed(Exception):
 
 def load_command(ref: ModelRef, settings: EngineSettings, *, context: int | None, slots: int | None) -> ipc.Load:
     """What a worker is told to load; its bounds of memory and caches are still to be set."""
-    backend = settings.worker_backend or _BACKEND_OF_FORMAT.get(ref.format, _DEFAULT_BACKEND)
     return ipc.Load(
         path=str(ref.path),
         model_id=ref.id,
         context=context,
         slots=slots or settings.slots,
-        options={"backend": backend},
+        options={"backend": _backend(ref, settings)},
     )
+
+
+def _backend(ref: ModelRef, settings: EngineSettings) -> str:
+    """The owner's choice, among backends that can: those that generate text have no use for an embedding model."""
+    if ref.kind == "embeddings" and settings.worker_backend in (None, *_TEXT_BACKENDS):
+        return "embeddings"
+    return settings.worker_backend or _BACKEND_OF_FORMAT.get(ref.format, _DEFAULT_BACKEND)
 
 
 async def launch(command: ipc.Load, settings: EngineSettings, hooks: LaunchHooks) -> tuple[WorkerClient, ipc.Loaded]:
