@@ -17,6 +17,8 @@ from inference.safetensors import BadSafetensors, CutOff, Header, read_header
 
 MAX_JSON_BYTES = 32 * 1024 * 1024
 _INDEX = "model.safetensors.index.json"
+_WEIGHTS = ("pytorch_model", "model", "consolidated")
+_PICKLE = (".bin", ".pt", ".pth", ".ckpt")
 _MAX_INTEGER = 1 << 24
 
 
@@ -30,22 +32,27 @@ class Incomplete(Unusable):
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """A JSON object from a regular file. Raises ``Unusable`` with a sentence about ``what``."""
+    value = read_json_value(path, what)
+    if not isinstance(value, dict):
+        raise Unusable(f"{what} is not a JSON object")
+    return value
+
+
+def read_json_value(path: Path, what: str) -> Any:
+    """Any JSON from a regular file, else as ``read_json``."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise Unusable(f"{what} is not a regular file")
         if status.st_size > MAX_JSON_BYTES:
             raise Unusable(f"{what} is {status.st_size} bytes long, which no real one is")
-        value = msgspec.json.decode(path.read_bytes())
+        return msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
         raise Unusable(f"{what} is missing") from None
     except OSError as error:
         raise Unusable(f"{what} cannot be read: {reason(error)}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise Unusable(f"{what} is not valid JSON: {str(error)[:200]}") from error
-    if not isinstance(value, dict):
-        raise Unusable(f"{what} is not a JSON object")
-    return value
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -78,6 +85,10 @@ def weight_names(names: set[str]) -> list[str]:
 def read_weights(directory: Path, names: set[str]) -> list[Header]:
     """The headers of all weight files. Raises ``Unusable`` when one is missing or broken."""
     weights = weight_names(names)
+    if not weights and any(name.startswith(_WEIGHTS) and name.endswith(_PICKLE) for name in names):
+        raise Unusable(
+            "there are only pickle weights, which are never loaded, as they can run code (.safetensors is wanted)"
+        )
     if not weights:
         raise Incomplete("there are no weights: no file is named model*.safetensors")
     if _INDEX in names:

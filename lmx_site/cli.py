@@ -89,13 +89,13 @@ def serve(host: str | None, port: int | None, config: Path | None, home: Path | 
 
 @main.command()
 def setup() -> None:
-    """Install the engine (vllm-mlx at its pinned version), or check that it loads."""
+    """Install the engine (vllm-mlx and mlx-embeddings at their pinned versions), or check that it loads."""
     if not _engine_or_failure():
         try:
             setup_engine.check_engine()
         except setup_engine.SetupError as error:
             raise Failure(str(error)) from error
-    click.echo(f"The engine is ready: {paths.engine_pin()}")
+    click.echo(f"The engine is ready: {', '.join(paths.engine_pins())}")
 
 
 @main.command()
@@ -103,7 +103,7 @@ def version() -> None:
     """Print the versions of the server and of its engine."""
     click.echo(f"opta-lmx {__version__}")
     click.echo(f"python {sys.version.partition(' ')[0]}")
-    for name in ("vllm-mlx", "mlx-lm", "mlx"):
+    for name in ("vllm-mlx", "mlx-embeddings", "mlx-lm", "mlx"):
         click.echo(f"{name} {setup_engine.installed_version(name) or 'not installed'}")
 
 

@@ -24,9 +24,9 @@ def server_file(folder: Path) -> Path:
     return folder / "run" / "server.json"
 
 
-def engine_pin() -> str:
-    """The requirement of the engine that is installed without its dependencies, such as ``vllm-mlx==0.6.0``."""
+def engine_pins() -> list[str]:
+    """What is installed without its dependencies, the engine first: ``vllm-mlx==0.6.0``, ``mlx-embeddings==0.1.0``."""
     packed = _PACKAGE / "assets" / "engine.txt"
     listed = packed if packed.is_file() else _PACKAGE.parent / "requirements" / "engine.txt"
     lines = (line.partition("#")[0].strip() for line in listed.read_text(encoding="utf-8").splitlines())
-    return next(line for line in lines if line)
+    return [line for line in lines if line]

@@ -1,7 +1,7 @@
-"""Installs the engine that pip cannot bring as a dependency: vllm-mlx, without what its metadata asks for.
+"""Installs what pip cannot bring as a dependency: vllm-mlx and mlx-embeddings, without what their metadata ask for.
 
-Its metadata wants an older mlx-lm, torch, gradio and opencv; everything that the text path really uses is a dependency
-of this package already. So it is installed with ``--no-deps`` into the environment of the running interpreter.
+They want an older mlx-lm, torch, gradio and opencv; everything that is really used of them is a dependency
+of this package already. So they are installed with ``--no-deps`` into the environment of the running interpreter.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from importlib import metadata
 
 from lmx_site import paths
 
-# Seen in a process of its own: nothing of MLX may enter the one that serves.
-_TRY = "import mlx.core, mlx_lm, vllm_mlx"
+# Seen in a process of its own: nothing of MLX may enter the one that serves. mlx-embeddings is only looked for, as
+# importing the whole package needs mlx-vlm, which is not here.
+_TRY = (
+    "import importlib.util, sys, mlx.core, mlx_lm, vllm_mlx; sys.exit(not importlib.util.find_spec('mlx_embeddings'))"
+)
 
 
 class SetupError(Exception):
@@ -24,16 +27,17 @@ class SetupError(Exception):
 
 
 def ensure_engine(say: Callable[[str], None]) -> bool:
-    """Install the pinned engine if it is not there; True when something was installed. Cheap when nothing is missing.
+    """Install the pins that are not there; True when something was installed. Cheap when nothing is missing.
 
     ``say`` gets one line before the wait begins. Raises ``SetupError``.
     """
-    pin = paths.engine_pin()
-    name, _, version = pin.partition("==")
-    if installed_version(name) == version:
+    pins = [pin for pin in paths.engine_pins() if not _is_installed(pin)]
+    if not pins:
         return False
-    say(f"Installing {name} {version}, the engine (once; a few MB, without the torch and gradio it asks for)")
-    _run(_installer(pin), f"{pin} could not be installed; check the network, then run 'lmx setup' again")
+    names = " and ".join(pin.replace("==", " ") for pin in pins)
+    say(f"Installing {names} (once; a few MB, without the torch and gradio that they ask for)")
+    what = " and ".join(pins)
+    _run(_installer(pins), f"{what} could not be installed; check the network, then run 'lmx setup' again")
     check_engine()
     return True
 
@@ -51,15 +55,21 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def _installer(pin: str) -> list[str]:
+def _is_installed(pin: str) -> bool:
+    name, _, version = pin.partition("==")
+    return installed_version(name) == version
+
+
+def _installer(pins: list[str]) -> list[str]:
     """The command that installs into this environment: its own pip, else uv for environments that have none."""
     if importlib.util.find_spec("pip") is not None:
         options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
-        return [sys.executable, "-m", "pip", "install", *options, pin]
+        return [sys.executable, "-m", "pip", "install", *options, *pins]
     uv = shutil.which("uv")
     if uv is None:
-        raise SetupError(f"this environment has no pip: install pip or uv, or put {pin} (--no-deps) into it yourself")
-    return [uv, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, pin]
+        what = " and ".join(pins)
+        raise SetupError(f"this environment has no pip: install pip or uv, or put {what} (--no-deps) into it yourself")
+    return [uv, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, *pins]
 
 
 def _run(command: list[str], what: str) -> None:

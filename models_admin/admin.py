@@ -57,7 +57,7 @@ class ModelRecordAdmin(ReadOnly, RecordAdmin):
         "problem",
         "last_seen",
     ]
-    list_filter = ["disk_state", "source", "architecture", "quantization"]
+    list_filter = ["disk_state", "kind", "source", "architecture", "quantization"]
     search_fields = ["repo", "revision", "path", "architecture", "problem"]
     inlines = [FilesInline]
     list_per_page = 50

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from inference.catalog import ModelKind
+from inference.embedding_files import is_embedding_model, read_embedding_files
 from inference.model_files import (
     Incomplete,
     Unusable,
@@ -26,7 +28,7 @@ from inference.model_files import (
     text_part,
     weight_names,
 )
-from inference.safetensors import Header
+from inference.safetensors import BadSafetensors, Header, read_header
 from models_admin.architectures import supported_architectures
 from models_admin.kv_size import kv_bytes_per_token
 
@@ -62,6 +64,7 @@ class Facts:
     files: tuple[FileFact, ...] = field(default=())
     problem: str | None = None
     incomplete: bool = False
+    kind: ModelKind = "llm"
 
 
 def list_files(directory: Path) -> tuple[FileFact, ...]:
@@ -102,12 +105,40 @@ def read_facts(directory: Path, root: Path) -> Facts:
     except Unusable as problem:
         return replace(facts, problem=str(problem))
     facts = _from_config(facts, config, _has_template(directory, files))
+    names = {file.name for file in files}
+    if is_embedding_model(directory, names, config, os.path.relpath(directory, root)):
+        return _embedding_facts(facts, directory, root, config)
     try:
         headers = read_weights(directory, {file.name for file in files})
     except Unusable as problem:
         return replace(facts, problem=str(problem), incomplete=isinstance(problem, Incomplete))
     facts = _from_headers(facts, config, headers)
     return replace(facts, problem=_obstacle(config, files))
+
+
+def _embedding_facts(facts: Facts, directory: Path, root: Path, config: Mapping[str, Any]) -> Facts:
+    """The facts of a model that makes vectors; it keeps nothing between its inputs, so no token costs KV."""
+    facts = replace(facts, kind="embeddings", has_chat_template=False)
+    try:
+        _folders_stay_inside(directory, root)
+        headers = read_weights(directory, {file.name for file in facts.files})
+        facts = replace(_from_headers(facts, config, headers), kv_bytes_per_token=0)
+        found = read_embedding_files(directory, config)
+        dense = [step.weights for step in found.steps if step.weights is not None]
+        size = facts.weight_bytes + sum(read_header(path).data_bytes for path in dense)
+    except Unusable as problem:
+        return replace(facts, problem=str(problem), incomplete=isinstance(problem, Incomplete))
+    except (BadSafetensors, OSError) as problem:
+        return replace(facts, problem=f"the weights of a layer behind the pooling are broken: {problem}")
+    return replace(facts, context_length=found.context, weight_bytes=size, problem=_no_tokenizer(facts.files))
+
+
+def _folders_stay_inside(directory: Path, root: Path) -> None:
+    """The same of the folders that sentence-transformers makes (``1_Pooling``, ...), and of what is in them."""
+    allowed = os.path.realpath(root)
+    for path in (*directory.glob("[0-9]_*"), *directory.glob("[0-9]_*/*")):
+        if os.path.commonpath((allowed, os.path.realpath(path))) != allowed:
+            raise Unusable(f"{printable(path.name)} is a link to a place outside {root}")
 
 
 def _from_config(facts: Facts, config: Mapping[str, Any], has_template: bool) -> Facts:
@@ -183,6 +214,11 @@ def _obstacle(config: Mapping[str, Any], files: tuple[FileFact, ...]) -> str | N
     supported = supported_architectures()
     if supported is not None and architecture not in supported:
         return f"the installed mlx-lm does not know the architecture {printable(architecture)!r}"
+    return _no_tokenizer(files)
+
+
+def _no_tokenizer(files: tuple[FileFact, ...]) -> str | None:
+    """What is wrong with the files of the tokenizer, and with the small ones beside them."""
     names = {file.name for file in files}
     if not names & _TOKENIZERS and not any(name.endswith(".tiktoken") for name in names):
         return "there is no tokenizer (tokenizer.json or tokenizer.model)"

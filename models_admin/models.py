@@ -20,6 +20,13 @@ class DiskState(models.TextChoices):
     OFFLINE = "offline", "offline: volume not mounted"
 
 
+class ModelKind(models.TextChoices):
+    """``inference.catalog.ModelKind``, as choices."""
+
+    LLM = "llm", "text"
+    EMBEDDINGS = "embeddings", "embeddings"
+
+
 class ModelRecord(models.Model):
     """One model directory. ``(source, repo, revision, variant)`` names it, ``path`` finds it.
 
@@ -34,6 +41,7 @@ class ModelRecord(models.Model):
     revision = models.CharField(max_length=256, blank=True)
     variant = models.CharField(max_length=128, blank=True)
     format = models.CharField(max_length=16, default="mlx")
+    kind = models.CharField(max_length=16, choices=ModelKind, default=ModelKind.LLM)
 
     fingerprint = models.CharField(max_length=64, blank=True)
     architecture = models.CharField(max_length=128, blank=True)

@@ -11,7 +11,7 @@ from models_admin.facts import Facts, read_facts
 from models_admin.manifest import NAME, Manifest, read_manifest
 from models_admin.scan import Found
 
-_READER_VERSION = 2
+_READER_VERSION = 3
 _SALT = f"{_READER_VERSION}.{zlib.crc32(' '.join(sorted(supported_architectures() or ())).encode()):x}"
 """Changes when other facts would be read from the same files: a new reader, another mlx-lm."""
 
@@ -56,6 +56,7 @@ class Row:
             created=found.created,
             disk_state=self.disk_state,
             problem=self.problem,
+            kind=facts.kind,
         )
 
 

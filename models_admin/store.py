@@ -12,7 +12,7 @@ from typing import cast
 
 from django.db import transaction
 
-from inference.catalog import DiskState
+from inference.catalog import DiskState, ModelKind
 from models_admin.facts import Facts
 from models_admin.models import ModelFile, ModelRecord
 from models_admin.row import Row
@@ -20,7 +20,18 @@ from models_admin.scan import Found
 
 _BATCH = 500
 _FACTS = ["architecture", "quantization", "weight_bytes", "total_bytes", "context_length", "kv_bytes_per_token"]
-_UPDATED = ["root", "source", "repo", "revision", "variant", "format", "fingerprint", *_FACTS, "has_chat_template"]
+_UPDATED = [
+    "root",
+    "source",
+    "repo",
+    "revision",
+    "variant",
+    "format",
+    "kind",
+    "fingerprint",
+    *_FACTS,
+    "has_chat_template",
+]
 _UPDATED += ["disk_state", "problem", "created_at", "last_seen", "vanished_at"]
 
 
@@ -90,6 +101,7 @@ def _record(row: Row, now: datetime) -> ModelRecord:
         source=found.source,
         repo=found.repo,
         revision=found.revision,
+        kind=facts.kind,
         fingerprint=row.stamp and f"{row.salt}:{row.stamp}",
         architecture=facts.architecture,
         quantization=facts.quantization or "",
@@ -126,6 +138,7 @@ def _row(record: ModelRecord) -> Row:
         context_length=record.context_length,
         kv_bytes_per_token=record.kv_bytes_per_token,
         has_chat_template=record.has_chat_template,
+        kind=cast(ModelKind, record.kind),
     )
     state = cast(DiskState, record.disk_state)
     gone = record.vanished_at.timestamp() if record.vanished_at else None

@@ -67,7 +67,8 @@ install_set() {
   echo "Installing $(grep -c '==' "$pins") $what"
   pip_install -r "$pins"
   if [ "$1" = base ]; then
-    echo "Installing $(grep '^vllm' requirements/engine.txt) without the torch and gradio it asks for"
+    engine=$(grep -v '^#' requirements/engine.txt)
+    echo "Installing ${engine//$'\n'/ and } without the torch and gradio that they ask for"
     pip_install --no-deps -r requirements/engine.txt
     link_checkout
   fi

@@ -210,9 +210,9 @@ class TestServe:
         assert "port" in result.stderr
 
     def test_the_engine_cannot_be_installed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(paths, "engine_pin", lambda: "no-such-engine-here==0.0.0")
+        monkeypatch.setattr(paths, "engine_pins", lambda: ["no-such-engine-here==0.0.0"])
         monkeypatch.setattr(
-            setup_engine, "_installer", lambda pin: ["sh", "-c", "echo 'ERROR: no network' >&2; exit 1"]
+            setup_engine, "_installer", lambda pins: ["sh", "-c", "echo 'ERROR: no network' >&2; exit 1"]
         )
         result = lmx("serve", "--port", "0")
         assert result.exit_code == 1

@@ -77,7 +77,8 @@ def test_version(environment: Path) -> None:
 
 
 def test_setup_again_installs_nothing(environment: Path) -> None:
-    assert run([environment / "bin" / "lmx", "setup"]).stdout == "The engine is ready: vllm-mlx==0.6.0\n"
+    said = run([environment / "bin" / "lmx", "setup"]).stdout
+    assert said == "The engine is ready: vllm-mlx==0.6.0, mlx-embeddings==0.1.0\n"
 
 
 @contextmanager
