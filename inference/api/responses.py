@@ -88,9 +88,7 @@ async def retrieve_response(request: HttpRequest, response_id: str) -> HttpRespo
     entry = await _stored(response_id, owner)
     if not streaming:
         return json_response(orjson.dumps(entry.whole()))
-    return HttpResponse(
-        replayed(entry, -1 if after is None else after), content_type="text/event-stream", headers=_STREAM_HEADERS
-    )
+    return _streamed(replayed(entry, -1 if after is None else after))
 
 
 @api.route(
@@ -180,9 +178,12 @@ def _begun(one: Asked) -> HttpResponseBase:
 
 
 def _followed(run: Run, after: int | None, headers: dict[str, str] | None = None) -> StreamingHttpResponse:
-    frames = _guarded(run.follow(-1 if after is None else after))
+    return _streamed(run.follow(-1 if after is None else after), headers)
+
+
+def _streamed(frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None) -> StreamingHttpResponse:
     return StreamingHttpResponse(
-        frames, content_type="text/event-stream", headers={**_STREAM_HEADERS, **(headers or {})}
+        _guarded(frames), content_type="text/event-stream", headers={**_STREAM_HEADERS, **(headers or {})}
     )
 
 

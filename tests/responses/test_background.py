@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from inference.api import deps
 from inference.errors import ModelUnavailable
+from inference.protocols.responses.background import Responses
 from tests.api.conftest import Wire
 from tests.api.conftest import wire as wire
-from tests.api.fake_engine import FakeEngine, finished, started, text
+from tests.api.fake_engine import FakeEngine, Script, finished, started, text
 from tests.responses.conftest import RESPONSES, ResponsesApi, asking, ended, events_of
 
 Open = Callable[[str, dict[str, Any]], Wire]
@@ -132,6 +134,45 @@ async def test_what_was_not_streamed_cannot_be_streamed_again(api: ResponsesApi)
         assert (status, body["error"]["param"]) == (400, "stream")
     status, body = await api.get(f"{RESPONSES}/{made['id']}?starting_after=1")
     assert (status, body["error"]["param"]) == (400, "starting_after")
+
+
+async def test_there_is_a_bound(api: ResponsesApi, engine: FakeEngine) -> None:
+    for bounded in (Responses(most_runs=1), Responses(most_bytes=20)):
+        deps.configure(catalog=engine.catalog, responses=bounded)
+        engine.scripts.append([[started()], asyncio.Event()])
+        made = await api.create(background=True)
+        status, error = await api.refused(background=True)
+        assert (status, error["code"]) == (429, "rate_limit_exceeded")
+        await api.post(f"{RESPONSES}/{made['id']}/cancel", {})
+        assert (await api.create(background=True))["status"] == "queued"
+
+
+async def test_cancelled_by_several_at_once(api: ResponsesApi, engine: FakeEngine) -> None:
+    engine.scripts.append([[started()], asyncio.Event()])
+    made = await api.create(background=True)
+    await engine.made.wait()
+    answers = await asyncio.gather(*(api.post(f"{RESPONSES}/{made['id']}/cancel", {}) for _ in range(5)))
+    assert [(status, body["status"]) for status, body in answers] == [(200, "cancelled")] * 5
+
+
+async def test_a_long_answer_is_replayed_from_anywhere(api: ResponsesApi, engine: FakeEngine) -> None:
+    """Many blocks of events, some read from memory while it grows, all of them from the store afterwards."""
+    gate = asyncio.Event()
+    script: Script = [[started()]]
+    script += [[text(f"word {number} " + "." * 300)] for number in range(500)]
+    engine.scripts.append([*script, gate, [finished()]])
+    made = asyncio.create_task(api.events(background=True))
+    await engine.made.wait()
+    response_id = engine.generations[0].record.id
+    early = asyncio.create_task(api.send("GET", f"{RESPONSES}/{response_id}?stream=true&starting_after=300"))
+    while engine.generations[0]._events:
+        await asyncio.sleep(0)
+    gate.set()
+    whole = await made
+    assert events_of((await early)[2], first=301) == whole[301:]
+    for after in (0, 1, 150, 400, len(whole) - 2):
+        again = await api.send("GET", f"{RESPONSES}/{response_id}?stream=true&starting_after={after}")
+        assert events_of(again[2], first=after + 1) == whole[after + 1 :]
 
 
 async def test_leaving_an_ordinary_stream_cancels_it(wire: Open, engine: FakeEngine) -> None:

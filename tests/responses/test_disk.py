@@ -176,7 +176,7 @@ async def test_a_response_that_a_crash_cut_off_has_failed(open_disk: Open) -> No
     found = (await (await open_disk()).read(["resp_1"]))["resp_1"]
     assert found.status == "failed"
     assert orjson.loads(found.response)["error"]["code"] == "server_error"
-    assert b'"sequence_number":5' in replayed(found, 4)
+    assert b'"sequence_number":5' in b"".join([chunk async for chunk in replayed(found, 4)])
 
 
 async def test_everything_goes_through_the_database(api: ResponsesApi, engine: FakeEngine, open_disk: Open) -> None:

@@ -11,9 +11,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 
+import orjson
+
 from inference.errors import InternalError, InvalidRequest, LmxError, ModelUnavailable, TooManyRequests
 from inference.protocols.responses.calls import Asked
-from inference.protocols.responses.event_log import EventLog, split, unpacked
+from inference.protocols.responses.event_log import EventLog, joined, unpacked
 from inference.protocols.responses.store import ResponseStore, Stored
 from inference.protocols.responses.wording import last_frame
 from inference.protocols.serving import stream
@@ -21,6 +23,8 @@ from inference.protocols.serving import stream
 log = logging.getLogger(__name__)
 
 MOST_RUNS = 512
+MOST_BYTES = 256 * 1024 * 1024
+"""What the conversations of all runs together may take: there is no connection whose end would free them."""
 
 
 class Run:
@@ -31,6 +35,7 @@ class Run:
         self._log = EventLog() if asked.parsed.params.stream else None
         self._store = store
         self._on_end = on_end
+        self.size = len(orjson.dumps(asked.call.request.messages))
         self._cancelled = False
         self._note(asked.wording.queued())
         store.put(asked.stored())
@@ -90,15 +95,19 @@ class Run:
 class Responses:
     """The responses of this server: those that are stored, and those that run in the background."""
 
-    def __init__(self, store: ResponseStore | None = None, *, most_runs: int = MOST_RUNS) -> None:
+    def __init__(
+        self, store: ResponseStore | None = None, *, most_runs: int = MOST_RUNS, most_bytes: int = MOST_BYTES
+    ) -> None:
         self.store = store or ResponseStore()
         self._most = most_runs
+        self._most_bytes = most_bytes
         self._runs: dict[str, Run] = {}
 
     def begin(self, asked: Asked) -> Run:
         """Run it in the background. ``TooManyRequests`` where very many do."""
-        if len(self._runs) >= self._most:
-            raise TooManyRequests(f"{self._most} background responses run already", retry_after=10)
+        if len(self._runs) >= self._most or sum(run.size for run in self._runs.values()) >= self._most_bytes:
+            message = f"{len(self._runs)} background responses run already, which is as many as this server takes"
+            raise TooManyRequests(message, retry_after=10)
         run = Run(asked, self.store, self._end)
         self._runs[run.id] = run
         return run
@@ -112,19 +121,29 @@ class Responses:
         self._runs.pop(run.id, None)
 
 
-def replayed(entry: Stored, after: int) -> bytes:
-    """Events of a stored response from the one after number ``after`` on; ``InvalidRequest`` where none were kept.
-
-    Where the server was stopped before all were kept, the last one is made from what became of the response.
-    """
-    response = entry.whole()
-    if entry.events is None and response["status"] != "failed":
+def replayed(entry: Stored, after: int) -> AsyncGenerator[bytes, None]:
+    """Events of a stored response from the one after number ``after`` on; ``InvalidRequest`` where none were kept."""
+    if entry.events is None and entry.status != "failed":
         raise no_events(entry.id)
-    frames = split(unpacked(entry.events, -1)) if entry.events is not None else []
-    if not frames or not any(frames[-1].startswith(last) for last in _LAST_EVENTS):
-        frames.append(last_frame(response, max(len(frames), after + 1)).rstrip())
-    wanted = frames[after + 1 :] if len(frames) > after + 1 else frames[-1:]
-    return b"".join(frame + b"\n\n" for frame in wanted)
+    return _replay(entry, after)
+
+
+async def _replay(entry: Stored, after: int) -> AsyncGenerator[bytes, None]:
+    """At least the last event, which says what became of the response.
+
+    Where the server was stopped before all events were kept, the last one is made from the response itself.
+    """
+    count, last = 0, b""
+    for frames in unpacked(entry.events or b""):
+        wanted = frames[max(0, after + 1 - count) :]
+        count, last = count + len(frames), frames[-1] if frames else last
+        if wanted:
+            yield joined(wanted)
+            await asyncio.sleep(0)  # a long answer is many blocks: others get their turn
+    if not last.startswith(_LAST_EVENTS):
+        yield last_frame(entry.whole(), max(count, after + 1))
+    elif after + 1 >= count:
+        yield joined([last])
 
 
 _LAST_EVENTS = tuple(f"event: response.{name}".encode() for name in ("completed", "incomplete", "failed"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 BLOCK_BYTES = 64 * 1024
@@ -55,12 +55,8 @@ class EventLog:
         self._wake()
 
     def packed(self) -> bytes:
-        """All frames, compressed with zlib."""
-        if not self._blocks:
-            return zlib.compress(_joined(self._tail), 1)
-        packer = zlib.compressobj(1)
-        parts = [packer.compress(zlib.decompress(block.data)) for block in self._blocks]
-        return b"".join([*parts, packer.compress(_joined(self._tail)), packer.flush()])
+        """All frames, as zlib streams one after the other."""
+        return b"".join([*(block.data for block in self._blocks), zlib.compress(joined(self._tail), 1)])
 
     async def follow(self, after: int, keep_alive_s: float = KEEP_ALIVE_S) -> AsyncGenerator[bytes, None]:
         """Chunks of frames from the event after number ``after`` on, until the last; comments into silence."""
@@ -70,7 +66,7 @@ class EventLog:
             if at < self.count:
                 frames = self._from(at)
                 at += len(frames)
-                yield _joined(frames)
+                yield joined(frames)
             elif self._closed:
                 return
             else:
@@ -87,7 +83,7 @@ class EventLog:
         return split(zlib.decompress(block.data))[at - block.first :]
 
     def _fold(self) -> None:
-        self._blocks.append(_Block(self._tail_first, len(self._tail), zlib.compress(_joined(self._tail), 1)))
+        self._blocks.append(_Block(self._tail_first, len(self._tail), zlib.compress(joined(self._tail), 1)))
         self._tail_first += len(self._tail)
         self._tail, self._tail_size = [], 0
 
@@ -101,11 +97,14 @@ def split(data: bytes) -> list[bytes]:
     return [frame for frame in data.split(_END) if frame]
 
 
-def unpacked(events: bytes, after: int) -> bytes:
-    """What ``packed`` made, from the event after number ``after`` on."""
-    frames = split(zlib.decompress(events))[max(0, after + 1) :]
-    return _joined(frames)
+def unpacked(events: bytes) -> Iterator[list[bytes]]:
+    """The frames in what ``packed`` made, block by block."""
+    while events:
+        block = zlib.decompressobj()
+        yield split(block.decompress(events))
+        events = block.unused_data
 
 
-def _joined(frames: list[bytes]) -> bytes:
+def joined(frames: list[bytes]) -> bytes:
+    """The frames as one chunk."""
     return b"".join(frame + _END for frame in frames)
