@@ -196,6 +196,7 @@ class FakeEngine:
         self.load_gate: asyncio.Event | None = None
         self.waiting_for_load = asyncio.Event()
         self.load_error: LmxError | None = None
+        self.embed_error: LmxError | None = None
         self.loads: list[tuple[str, int | None, int | None, bool | None]] = []
         self.between_batches: Callable[[], Any] = one_by_one
         self.states = {ref.id: ModelStatus(id=ref.id, state="unloaded") for ref in catalog.all()}
@@ -260,6 +261,8 @@ class FakeEngine:
         """Unit vectors of ``dimensions`` (else 4), the ``i``-th along the ``i``-th axis; a token for every item."""
         record.model = self.catalog.resolve(model).id
         self.asked.append(("embed", record.model, inputs, dimensions))
+        if self.embed_error is not None:
+            raise self.embed_error
         width = dimensions or 4
         vectors = [[float(axis == at % width) for axis in range(width)] for at in range(len(inputs))]
         return Embedded(_ID, vectors, sum(map(len, inputs)))

@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from tests.conformance.strict import OPENAI, Allowance
+
 Outcome = Literal["honoured", "accepted", "refused"]
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
@@ -25,7 +27,8 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 class Endpoint:
     """``route`` is method and path. ``base`` is the smallest body that is answered with 200, ``headers`` go with it.
 
-    ``fields`` are the names that must have a case each: those of ``schema`` and ``more``.
+    ``fields`` are the names that must have a case each: those of ``schema`` and ``more``. ``answer`` is the published
+    type that whole answers have, ``event`` that of what is streamed, but for what ``allowance`` names; None: no such.
     """
 
     route: str
@@ -33,6 +36,9 @@ class Endpoint:
     schema: type[BaseModel]
     more: Collection[str] = ()
     headers: dict[str, str] = field(default_factory=dict)
+    answer: Any = None
+    event: Any = None
+    allowance: Allowance = OPENAI
 
     @property
     def method(self) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openai.types import Model
+from openai.types import Embedding, Model
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
 from openai.types.chat.chat_completion_message import ChatCompletionMessage
 from openai.types.completion_choice import CompletionChoice, Logprobs
@@ -27,11 +27,15 @@ _ANY = (Any, object)
 
 @dataclass(frozen=True)
 class Allowance:
-    """Where answers may differ from the published types: fields that they do not have, by the model that has them, and
-    fields that may be null, or hold nulls in a list, although the type says otherwise."""
+    """Where answers may differ from the published types, by the model that has the field.
+
+    ``extra``: fields that the types do not have. ``null``: fields that may be null, or hold nulls in a list, although
+    the type says otherwise. ``instead``: the type that a field may have instead.
+    """
 
     extra: Names = field(default_factory=dict)
     null: Names = field(default_factory=dict)
+    instead: Mapping[type, Mapping[str, Any]] = field(default_factory=dict)
 
 
 _REASONING = frozenset({"reasoning_content", "reasoning"})
@@ -59,6 +63,8 @@ OPENAI = Allowance(
         CompletionChoice: frozenset({"finish_reason"}),
         Logprobs: frozenset({"token_logprobs", "top_logprobs"}),
     },
+    # As base64, which the SDK decodes by itself.
+    instead={Embedding: {"embedding": str}},
 )
 
 
@@ -133,12 +139,13 @@ def _of_model(value: Any, model: type[BaseModel], allowance: Allowance, path: st
         return
     fields = {info.alias or name: info for name, info in model.model_fields.items()}
     nullable = allowance.null.get(model, frozenset())
+    instead = allowance.instead.get(model, {})
     for name in value.keys() - fields.keys() - allowance.extra.get(model, frozenset()):
         yield f"{path}.{name}: {model.__name__} has no such field"
     for name, info in fields.items():
         if name in value:
             one = _without_nulls(value[name]) if name in nullable else value[name]
-            if one is not None or name not in nullable:
+            if (one is not None or name not in nullable) and not (name in instead and type(one) is instead[name]):
                 yield from _faults(one, info.annotation, allowance, f"{path}.{name}")
         elif info.is_required():
             yield f"{path}.{name}: required by {model.__name__}, and missing"

@@ -12,6 +12,7 @@ from tests.api.conftest import Api
 from tests.api.fake_engine import FakeEngine
 from tests.conformance.cases import Case, Endpoint, protocols, top, with_param
 from tests.conformance.document import FILE, document
+from tests.conformance.strict import check
 
 PROTOCOLS = protocols()
 ENDPOINTS = {endpoint.route: endpoint for protocol in PROTOCOLS for endpoint in protocol.endpoints}
@@ -39,11 +40,22 @@ async def test_a_parameter_does_what_is_told_of_it(api: Api, engine: FakeEngine,
         return
     assert status == 200, content
     assert top(case.param) not in headers.get("x-lmx-ignored", "")
+    _check_answer(headers["content-type"], content, ENDPOINTS[case.endpoint])
     # A required parameter has no answer without it; with another value than the base it is at least another request.
     before = await asked(api, engine, case, base)
     assert before[0] == 200, before[2]
     same = reached == before[3] and _PASSING.sub(b"", content) == _PASSING.sub(b"", before[2])
     assert same == (case.outcome == "accepted")
+
+
+def _check_answer(kind: str, content: bytes, endpoint: Endpoint) -> None:
+    """Whatever is asked, the answer is of the published type."""
+    if kind.startswith("application/json") and endpoint.answer is not None:
+        check(orjson.loads(content), endpoint.answer, endpoint.allowance)
+    elif kind.startswith("text/event-stream") and endpoint.event is not None:
+        for payload in re.findall(rb"^data: (.*)$", content, re.MULTILINE):
+            if payload != b"[DONE]":
+                check(orjson.loads(payload), endpoint.event, endpoint.allowance)
 
 
 def _check_refusal(error: dict[str, Any], case: Case) -> None:
