@@ -29,7 +29,7 @@ from inference.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from inference.protocols.errors import error_response
+from inference.protocols.errors import error_response, spoken_path
 from lmx_site import access
 from lmx_site.policy import MAX_BODY_BYTES, Policy, get_policy
 
@@ -39,7 +39,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Routes that take multipart uploads; every other API route takes JSON only.
 UPLOAD_ROUTES: frozenset[str] = frozenset()
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "application/json"})
-_EXPOSED = "x-request-id, x-lmx-ignored, x-should-retry, retry-after"
+_EXPOSED = "x-request-id, request-id, x-lmx-ignored, x-should-retry, retry-after"
 _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -184,7 +184,7 @@ def _finish(request: HttpRequest, response: HttpResponseBase, policy: Policy) ->
 def _refuse(request: HttpRequest, refusal: LmxError) -> HttpResponseBase:
     path = request.path_info
     if access.is_api(path):
-        return error_response(refusal, path)
+        return error_response(refusal, spoken_path(path, request.headers))
     if isinstance(refusal, Unauthorized):
         return _to_login(request)
     return HttpResponse(refusal.message + "\n", status=refusal.status, content_type="text/plain; charset=utf-8")
@@ -218,7 +218,7 @@ def _in_shape(request: HttpRequest, response: HttpResponseBase) -> HttpResponseB
         error.status = status
     else:
         error = InternalError("something went wrong on the server; its log has the details under this request's id")
-    shaped = error_response(error, path)
+    shaped = error_response(error, spoken_path(path, request.headers))
     if "Allow" in response.headers:
         shaped.headers["Allow"] = response.headers["Allow"]
     return shaped

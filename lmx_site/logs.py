@@ -23,8 +23,8 @@ from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from inference.request_id import request_id
 from lmx_site.config_model import LoggingSection
-from lmx_site.observe import request_id
 
 _FILE_BYTES = 20 * 1024 * 1024
 _FILES = 5

@@ -10,17 +10,15 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import Any
 
 from inference.errors import InternalError
-from inference.protocols.errors import error_bytes
+from inference.protocols.errors import error_bytes, speaks_anthropic
+from inference.request_id import request_id
 from lmx_site.access import is_api
 
 logger = logging.getLogger(__name__)
 access_log = logging.getLogger("lmx.access")
-
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -51,7 +49,7 @@ class Observed:
                 headers = list(message.get("headers", ()))
                 named = next((value for name, value in headers if name.lower() == b"x-request-id"), None)
                 if named is None:
-                    message["headers"] = [*headers, (b"x-request-id", identity.encode())]
+                    message["headers"] = [*headers, *((name, identity.encode()) for name in _id_headers(scope))]
                 else:
                     scope["lmx.request_id"] = named.decode("latin1")
             await send(message)
@@ -65,6 +63,12 @@ class Observed:
             await _apologise(scope["path"], sending)
         finally:
             _log(scope, status, time.perf_counter() - started)
+
+
+def _id_headers(scope: Scope) -> tuple[bytes, ...]:
+    """Anthropic's clients look for the id under a name of its own."""
+    sent = any(name == b"anthropic-version" for name, _ in scope.get("headers", ()))
+    return (b"x-request-id", b"request-id") if sent or speaks_anthropic(scope["path"]) else (b"x-request-id",)
 
 
 async def _apologise(path: str, send: Send) -> None:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from inference.api.deps import product_version, require
 from inference.errors import BodyTooLarge, InternalError, InvalidRequest, LmxError, NotFound
 from inference.principal import Scope
-from inference.protocols.errors import error_response
+from inference.protocols.errors import error_response, spoken_path
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +92,7 @@ class JsonApi(NinjaAPI):
         return register
 
     def on_exception(self, request: HttpRequest, exc: Any) -> HttpResponse:
-        error = _as_lmx_error(exc)
-        response = error_response(error, request.path_info)
-        return response
+        return error_response(_as_lmx_error(exc), spoken_path(request.path_info, request.headers))
 
     def get_openapi_schema(self, *, path_prefix: str | None = None, path_params: Any = None) -> Any:
         """ninja's document with our body schemas and the error shape in its components."""

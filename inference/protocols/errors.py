@@ -1,18 +1,21 @@
 """Words an ``LmxError`` in the protocol of the path that was asked.
 
-``/v1/messages*`` speaks Anthropic's shape, every other path OpenAI's. The edge, the 404 and 405 catch-alls, the API
+``/v1/messages*`` speaks Anthropic's shape, and ``/v1/models*`` to those that send ``anthropic-version``; every other
+path OpenAI's. The edge, the 404 and 405 catch-alls, the API
 and the streams all use these functions, so that one client library sees one shape whatever went wrong.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from django.http import HttpResponse
 
-from inference.errors import LmxError
+from inference.errors import ContextLengthExceeded, LmxError
+from inference.request_id import request_id
 
 _ANTHROPIC_PREFIX = "/v1/messages"
 
@@ -25,7 +28,6 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
-    507: "overloaded_error",
 }
 # Where nobody knows better: a dead worker is loaded again by the next request.
 _WAIT_S = {429: 1.0, 503: 1.0}
@@ -34,6 +36,12 @@ _WAIT_S = {429: 1.0, 503: 1.0}
 def speaks_anthropic(path: str) -> bool:
     """Whether answers on ``path`` have Anthropic's shape."""
     return path == _ANTHROPIC_PREFIX or path.startswith(_ANTHROPIC_PREFIX + "/")
+
+
+def spoken_path(path: str, headers: Mapping[str, str]) -> str:
+    """The path by which to choose the shape of an answer on ``path``, which both protocols may ask."""
+    shared = path.rstrip("/") == "/v1/models" or path.startswith("/v1/models/")
+    return _ANTHROPIC_PREFIX if shared and "anthropic-version" in headers else path
 
 
 def error_body(error: LmxError, path: str) -> dict[str, Any]:
@@ -50,10 +58,25 @@ def openai_body(error: LmxError) -> dict[str, Any]:
 
 
 def anthropic_body(error: LmxError) -> dict[str, Any]:
-    """``{"type": "error", "error": {"type", "message", ...details}}``."""
+    """``{"type": "error", "error": {"type", "message", "details"}, "request_id"}``.
+
+    ``details`` has our code as ``error_code``, where Anthropic's clients look for one, the parameter and the numbers.
+    """
     fallback = "invalid_request_error" if error.status < 500 else "api_error"
     kind = _ANTHROPIC_TYPES.get(error.status, fallback)
-    return {"type": "error", "error": {**error.details, "type": kind, "message": error.message}}
+    details = {**error.details, "error_code": error.code}
+    if error.param is not None:
+        details["param"] = error.param
+    named = {"type": kind, "message": _anthropic_message(error), "details": details}
+    return {"type": "error", "error": named, "request_id": request_id.get()}
+
+
+def _anthropic_message(error: LmxError) -> str:
+    """Agents know by this sentence of Anthropic's, and its numbers, that they must shorten their conversation."""
+    tokens, context = error.details.get("prompt_tokens"), error.details.get("context")
+    if isinstance(error, ContextLengthExceeded) and tokens is not None and context is not None:
+        return f"prompt is too long: {tokens} tokens > {context} maximum"
+    return error.message
 
 
 def error_headers(error: LmxError) -> dict[str, str]:
