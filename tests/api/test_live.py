@@ -12,6 +12,7 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from tests.conformance.strict import check
 from tests.live.process import LiveServer
 from tests.material import models_dir
 
@@ -92,6 +93,86 @@ def test_json_is_enforced(client: openai.OpenAI) -> None:
     }
     answer = client.chat.completions.create(model="tiny", messages=HI, max_tokens=60, response_format=wanted, seed=3)
     assert json.loads(answer.choices[0].message.content or "")["a"] in ("x", "y")
+
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Oslo", "Rome"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_call_is_forced(client: openai.OpenAI, choice: Any) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "messages": HI, "tools": [WEATHER], "tool_choice": choice, "seed": 5}
+    raw = client.chat.completions.with_raw_response.create(**asked, max_tokens=200, parallel_tool_calls=False)
+    check(json.loads(raw.text), ChatCompletion)
+    [answer] = raw.parse().choices
+    [call] = answer.message.tool_calls or []
+    assert answer.finish_reason == ("tool_calls" if choice == "required" else "stop")  # as OpenAI has it
+    assert call.type == "function"
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
+
+
+def test_names_of_formats(client: openai.OpenAI) -> None:
+    for body in (
+        {"guided_choice": ["yes", "no"]},
+        {"structured_outputs": {"regex": "(yes|no)"}},
+        {"guided_json": '{"enum": ["yes", "no"]}'},
+    ):
+        chat = client.chat.completions.create(model="tiny", messages=HI, max_tokens=20, extra_body=body)
+        assert (chat.choices[0].message.content or "").strip('"') in ("yes", "no")
+        text = client.completions.create(model="tiny", prompt="Once", max_tokens=20, extra_body=body)
+        assert text.choices[0].text.strip('"') in ("yes", "no")
+
+
+def test_several_prompts_are_as_each_alone(client: openai.OpenAI) -> None:
+    prompts = ["Once", "Twice upon", "Three"]
+    asked: dict[str, Any] = {"model": "tiny", "max_tokens": 6, "seed": 9, "n": 2}
+    alone = [client.completions.create(prompt=prompt, **asked) for prompt in prompts]
+    together = client.completions.create(prompt=prompts, **asked)
+    texts = [choice.text for one in alone for choice in one.choices]
+    assert [(choice.index, choice.text) for choice in together.choices] == list(enumerate(texts))
+    assert together.usage is not None
+    assert together.usage.prompt_tokens == sum(one.usage.prompt_tokens for one in alone if one.usage)
+    assert together.usage.completion_tokens == 36
+    chunks = list(client.completions.create(prompt=prompts, stream=True, **asked))
+    for index, text in enumerate(texts):
+        assert "".join(c.text for chunk in chunks for c in chunk.choices if c.index == index) == text
+
+
+def test_the_best_of_several(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "prompt": "Once", "max_tokens": 6, "seed": 9}
+    made = client.completions.create(n=4, logprobs=0, **asked).choices
+    best = max(made, key=lambda choice: sum(choice.logprobs.token_logprobs or []) if choice.logprobs else 0)
+    answer = client.completions.create(best_of=4, **asked)
+    assert [choice.text for choice in answer.choices] == [best.text]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 24
+
+
+def test_tokens(client: openai.OpenAI, server: LiveServer) -> None:
+    def post(path: str, **body: Any) -> Any:
+        return httpx.post(f"{server.url}/v1/{path}", json={"model": "tiny", **body}).raise_for_status().json()
+
+    found = post("tokenize", prompt="Once upon", return_token_strs=True)
+    assert found["count"] == len(found["tokens"]) == len(found["token_strs"])
+    assert "".join(found["token_strs"]).endswith("Once upon")
+    assert post("detokenize", tokens=found["tokens"])["prompt"].endswith("Once upon")
+    asked = post("tokenize", messages=HI, tools=[WEATHER])
+    usage = client.chat.completions.create(model="tiny", messages=HI, tools=[WEATHER], max_tokens=1).usage
+    assert usage is not None
+    assert asked["count"] == usage.prompt_tokens
+    assert asked["max_model_len"] > 0
 
 
 def test_what_the_model_cannot_do_is_refused(client: openai.OpenAI) -> None:
