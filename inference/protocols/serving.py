@@ -76,6 +76,7 @@ class Call:
     where it is not simply the engine's for ``request``, for example one that is several of them. ``answer`` makes what
     gathers an answer that is not streamed, given the number of choices. ``fit`` is asked, before anything else, for
     the request to send in place of ``request``: for protocols that shorten a conversation to the model's context.
+    ``named`` gives the client's name of a parameter that the engine refuses by its own.
     """
 
     model: str
@@ -91,6 +92,7 @@ class Call:
     source: Callable[[], Generation] | None = None
     answer: Callable[[int], Answer] = Answer
     fit: Callable[[], Awaitable[GenerateRequest]] | None = None
+    named: Callable[[str], str] | None = None
 
     def headers(self) -> dict[str, str]:
         return ignored_header(self.ignored)
@@ -139,7 +141,19 @@ async def _generation(call: Call) -> Generation:
         return call.source()
     if call.fit is not None:
         call.request = await call.fit()
-    return await get_engine().generate(call.model, call.request, call.record, ttl_s=call.ttl_s)
+    try:
+        return await get_engine().generate(call.model, call.request, call.record, ttl_s=call.ttl_s)
+    except LmxError as error:
+        if call.named is not None:
+            rename(error, call.named)
+        raise
+
+
+def rename(error: LmxError, named: Callable[[str], str]) -> None:
+    """Tell the parameter at fault by another name."""
+    if error.param is not None and (name := named(error.param)) != error.param:
+        error.message = error.message.replace(error.param, name)
+        error.param = name
 
 
 async def stream(call: Call) -> AsyncGenerator[bytes, None]:

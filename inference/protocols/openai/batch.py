@@ -7,7 +7,7 @@ answer, and leaving the answer ends them all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,7 @@ from inference.engine.contract import Generation
 from inference.errors import LmxError, from_code
 from inference.ipc import Failed, Finished, GenerateRequest, RequestEvent, Started
 from inference.protocols.openai.parts import Part
+from inference.protocols.serving import rename
 from inference.records import RequestRecord
 
 AT_ONCE = 16
@@ -29,7 +30,7 @@ class BatchGeneration:
     """A ``Generation`` made of one for each of ``requests``, whose choices are numbered on by ``parts``.
 
     ``n`` is the number of choices that the parts give. ``record`` is the first request's; the others have records of
-    their own, whose ids have a number at their end.
+    their own, whose ids have a number at their end. ``named`` is ``Call.named``.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class BatchGeneration:
         n: int,
         record: RequestRecord,
         ttl_s: float | None,
+        named: Callable[[str], str],
     ) -> None:
         self.record = record
         self.request = structs.replace(requests[0], n=n)
@@ -49,6 +51,7 @@ class BatchGeneration:
         self._records = [record, *(replace(record, id=f"{record.id}-{at}") for at in range(1, len(requests)))]
         self._parts = parts
         self._ttl_s = ttl_s
+        self._named = named
         self._room = asyncio.Semaphore(AT_ONCE)
         self._unstarted = min(AT_ONCE, len(requests))
         self._started = asyncio.Event()
@@ -103,7 +106,7 @@ class BatchGeneration:
                 await self._follow(number)
             self._open -= 1
         except Exception as error:  # whoever iterates raises it
-            self._failure = self._failure or _placed(error, number, len(self._requests))
+            self._failure = self._failure or self._placed(error, number)
             self._started.set()
         finally:
             self._arrived.set()
@@ -143,9 +146,10 @@ class BatchGeneration:
         usage = structs.replace(event.usage, prompt_tokens=sum(self._prompts), cached_tokens=sum(self._cached))
         return structs.replace(event, usage=usage)
 
-
-def _placed(error: Exception, number: int, prompts: int) -> Exception:
-    """An error of one prompt out of several names its place."""
-    if isinstance(error, LmxError) and error.param == "prompt" and prompts > 1:
-        error.param = f"prompt[{number}]"
-    return error
+    def _placed(self, error: Exception, number: int) -> Exception:
+        """An error of one prompt out of several names its place."""
+        if isinstance(error, LmxError):
+            rename(error, self._named)
+            if error.param == "prompt" and len(self._requests) > 1:
+                error.param = f"prompt[{number}]"
+        return error

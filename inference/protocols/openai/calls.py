@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 
 from msgspec import structs
 
@@ -12,6 +13,7 @@ from inference.protocols.jsonbody import parse_object
 from inference.protocols.openai.batch import BatchGeneration
 from inference.protocols.openai.chat_wording import ChatWording
 from inference.protocols.openai.completion_wording import CompletionWording
+from inference.protocols.openai.naming import client_name
 from inference.protocols.openai.params import CommonParams, StreamOptions, ignored
 from inference.protocols.openai.parts import BestPart, Part
 from inference.protocols.openai.reasoning import thoughts
@@ -73,7 +75,8 @@ def completion_call(
     if len(requests) > 1 or first.n > n or first.max_tokens == 0 or first.prompt_logprobs is not None:
         parts = _parts(requests, n, shown=params.logprobs is not None)
         choices = n * len(requests)
-        call.source = lambda: BatchGeneration(call.model, requests, parts, choices, record, params.ttl)
+        shown = partial(client_name, params)
+        call.source = lambda: BatchGeneration(call.model, requests, parts, choices, record, params.ttl, shown)
     return call
 
 
@@ -108,7 +111,7 @@ def _is_continuous(options: StreamOptions) -> bool:
 
 
 def _call(
-    params: CommonParams,
+    params: ChatRequest | CompletionRequest,
     request: GenerateRequest,
     record: RequestRecord,
     wording: ChatWording | CompletionWording,
@@ -122,4 +125,5 @@ def _call(
         stream=record.stream,
         ignored=unknown,
         ttl_s=params.ttl,
+        named=partial(client_name, params),
     )

@@ -65,6 +65,12 @@ class ConstraintParams(WireModel):
 
 def output_format(params: ConstraintParams) -> OutputFormat:
     """The constraint on the answer's text; ``InvalidRequest`` names the second of two, or what is none."""
+    asked = asked_format(params)
+    return OutputFormat() if asked is None else asked[1]
+
+
+def asked_format(params: ConstraintParams) -> tuple[str, OutputFormat] | None:
+    """The constraint with the name of the parameter that asks for it, None where nothing does."""
     made = _response_format(params.response_format)
     asked = {"response_format": made} if made.kind != "text" else {}
     asked |= _structured(params.structured_outputs)
@@ -73,7 +79,7 @@ def output_format(params: ConstraintParams) -> OutputFormat:
     names = list(asked)
     if len(names) > 1:
         raise refuse(names[1], f"cannot be combined with {names[0]}: an answer has one format")
-    return asked[names[0]] if names else OutputFormat()
+    return (names[0], asked[names[0]]) if names else None
 
 
 def _response_format(wanted: ResponseFormat | None) -> OutputFormat:

@@ -113,10 +113,15 @@ def template_kwargs(wanted: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _budget(params: ReasoningParams) -> int | None:
+    given = asked_budget(params)
+    return None if given is None or given[1] < 0 else given[1]
+
+
+def asked_budget(params: ReasoningParams) -> tuple[str, int] | None:
+    """The most tokens of reasoning, below 0 for no bound, with the name of the parameter that says so."""
     names = {
         "thinking_token_budget": params.thinking_token_budget,
         "reasoning.max_tokens": params.reasoning.max_tokens if params.reasoning else None,
         "thinking.budget_tokens": params.thinking.budget_tokens if params.thinking else None,
     }
-    given = one_of(names, "one budget")
-    return None if given is None or given[1] < 0 else int(given[1])
+    return one_of(names, "one budget")
