@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inference.errors import InvalidRequest
-from inference.worker.text.messages import Message, fold_late_system, fold_system, normalise
+from inference.worker.text.messages import Message, fold_late_system, fold_system, normalise, spell_out
 from inference.worker.text.time_limit import TookTooLong, time_limit
 
 RENDER_LIMIT_S = 10.0
@@ -36,6 +36,7 @@ class ChatTemplate:
         self.source = _source(tokenizer)
         self.available = bool(getattr(tokenizer, "has_chat_template", bool(self.source)))
         self.developer = "developer" in self.source
+        self.tools = True
         self.tools = self.available and self._shows_tools()
         self.system = self.available and self._shows_system()
         self.late_system = self.available and self._shows_late_system()
@@ -77,14 +78,14 @@ class ChatTemplate:
                 "This model has no chat template, so it takes no messages; use /v1/completions with a prompt",
                 param="messages",
             )
-        if tools and not self.tools:
-            raise InvalidRequest("This model's chat template does not know tools", param="tools")
         clean = normalise(
             messages,
             arguments_as_text=self.arguments_as_text,
             developer=self.developer,
             short_ids=self.short_ids,
         )
+        if not self.tools:
+            clean = spell_out(clean, tools)
         if not self.system:
             return fold_system(clean)
         return clean if self.late_system else fold_late_system(clean)
@@ -107,7 +108,7 @@ class ChatTemplate:
 
     def _apply(self, messages: list[Message], tools: Sequence[dict[str, Any]], options: dict[str, Any]) -> str:
         options.setdefault("add_generation_prompt", not options.get("continue_final_message", False))
-        options |= {"tokenize": False, "tools": list(tools) or None}
+        options |= {"tokenize": False, "tools": (list(tools) or None) if self.tools else None}
         text: str = self._tokenizer.apply_chat_template(messages, **options)
         return text
 

@@ -64,6 +64,49 @@ def fold_late_system(messages: Sequence[Message]) -> list[Message]:
     return [*first, *fold_system(messages[len(first) :])]
 
 
+def spell_out(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """For templates that know no tools: they, earlier calls and their results become text, as Hermes writes them."""
+    made: list[Message] = []
+    for message in messages:
+        if message["role"] == "tool":
+            _add_result(made, f"<tool_response>\n{message['content']}\n</tool_response>")
+        elif message.get("tool_calls"):
+            calls = [_spelled_call(call["function"]) for call in message["tool_calls"]]
+            rest = {key: value for key, value in message.items() if key != "tool_calls"}
+            made.append(rest | {"content": "\n".join(filter(None, [message["content"], *calls]))})
+        else:
+            made.append(message)
+    if not tools:
+        return made
+    text = _TOLD.format(tools="\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools))
+    if made[0]["role"] in ("system", "developer"):
+        return [made[0] | {"content": f"{made[0]['content']}\n\n{text}".lstrip()}, *made[1:]]
+    return [{"role": "system", "content": text}, *made]
+
+
+_TOLD = """You can call these functions, each described by a JSON object:
+<tools>
+{tools}
+</tools>
+To call one, write its name and its arguments like this, and nothing after it:
+<tool_call>
+{{"name": "the name", "arguments": {{"the parameter": "the value"}}}}
+</tool_call>"""
+
+
+def _add_result(made: list[Message], text: str) -> None:
+    """Results are the user's, and those of one answer one message, because most templates want turns to alternate."""
+    if made and made[-1].get("role") == "user" and made[-1]["content"].endswith("</tool_response>"):
+        made[-1] = made[-1] | {"content": f"{made[-1]['content']}\n{text}"}
+    else:
+        made.append({"role": "user", "content": text})
+
+
+def _spelled_call(function: Mapping[str, Any]) -> str:
+    call = {"name": function["name"], "arguments": _arguments_mapping(function["arguments"])}
+    return f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
+
+
 def _message(message: Mapping[str, Any], place: str, names: dict[str, str], arguments_as_text: bool) -> Message:
     role = message.get("role")
     if role not in ROLES:

@@ -25,6 +25,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from inference import ipc
 from inference.errors import InvalidRequest
 from inference.ipc import Sampling
+from inference.worker.constraints.needs import holds_calls
 from inference.worker.core.types import (
     ChoiceFinished,
     CoreEvent,
@@ -50,6 +51,10 @@ def refuse_unsupported(body: ipc.GenerateRequest) -> None:
     asked = (
         ("n", body.n != 1),
         ("response_format", body.output_format.kind != "text"),
+        ("tool_choice", holds_calls(body) and (body.tool_choice == "required" or bool(body.tool_names))),
+        ("tools", holds_calls(body)),
+        ("thinking_budget", body.thinking_budget is not None),
+        ("prompt_logprobs", body.prompt_logprobs is not None),
         ("logprobs", sampling.top_logprobs is not None),
         ("seed", sampling.seed is not None),
         ("logit_bias", bool(sampling.logit_bias)),

@@ -109,7 +109,7 @@ def test_broken_arguments_of_an_earlier_answer_are_shown_as_they_were() -> None:
 
 
 def test_a_tool_result_gets_the_name_of_its_call() -> None:
-    source = "{% for m in messages %}{{ m.role }}:{{ m.name }}:{{ m.content }};{% endfor %}"
+    source = "{{ tools | tojson }}{% for m in messages %}{{ m.role }}:{{ m.name }}:{{ m.content }};{% endfor %}"
     messages = [
         *user("a"),
         {"role": "assistant", "content": None, "tool_calls": [call("{}")]},
@@ -118,13 +118,8 @@ def test_a_tool_result_gets_the_name_of_its_call() -> None:
     assert template(source).render(messages).endswith("tool:weather:12 C;")
 
 
-def test_tools_are_shown_or_refused_by_name() -> None:
+def test_tools_are_shown() -> None:
     assert '"weather"' in template(PLAIN).render(user("a"), [TOOL])
-    deaf = template("{% for m in messages %}{{ m.content }}{% endfor %}")
-    assert not deaf.tools
-    with pytest.raises(InvalidRequest) as refused:
-        deaf.render(user("a"), [TOOL])
-    assert refused.value.param == "tools"
 
 
 def test_the_template_refuses_with_its_own_sentence() -> None:
