@@ -1,15 +1,19 @@
-"""``/v1/messages``: Anthropic's Messages and token counts."""
+"""``/v1/messages``: Anthropic's Messages and token counts; ``/v1/models`` for those that send ``anthropic-version``."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from inference.api.base import json_response
-from inference.api.deps import principal, services
-from inference.api.v1 import api
+from inference.api.deps import catalog, principal, services
+from inference.api.v1 import ModelsShape, api, models_shape
 from inference.errors import LmxError
 from inference.protocols.anthropic import count_call, message_call
+from inference.protocols.anthropic.models import model_info, model_page
 from inference.protocols.anthropic.requests import CountRequest, MessageRequest
 from inference.protocols.anthropic.wording import renamed
 from inference.protocols.serving import ignored_header, respond
@@ -53,6 +57,17 @@ async def count_tokens(request: HttpRequest) -> HttpResponseBase:
         raise renamed(error) from None
     finally:
         _note_model(request, call.record)
+
+
+def _listed(request: HttpRequest, models: list[dict[str, Any]]) -> HttpResponseBase:
+    return json_response(orjson.dumps(model_page(catalog().all(), request.GET.dict())))
+
+
+def _single(request: HttpRequest, model: dict[str, Any]) -> HttpResponseBase:
+    return json_response(orjson.dumps(model_info(catalog().resolve(model["root"]), model["id"])))
+
+
+models_shape("anthropic-version", ModelsShape(_listed, _single))
 
 
 def _note_model(request: HttpRequest, record: RequestRecord) -> None:

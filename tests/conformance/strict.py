@@ -7,10 +7,12 @@ JSON type that the annotation tells: no number from a string, no integer from a 
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from openai.types import Embedding, Model
@@ -23,6 +25,7 @@ Names = Mapping[type, frozenset[str]]
 
 _SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
 _ANY = (Any, object)
+_ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ def _of_scalar(value: Any, expected: Any, path: str) -> typing.Iterator[str]:
         fits = value is None
     elif expected is dict:
         fits = isinstance(value, dict)
+    elif expected is datetime:
+        fits = isinstance(value, str) and _ISO_TIME.fullmatch(value) is not None
     else:
         fits = type(value) in _SCALARS[expected]
     if not fits:

@@ -12,9 +12,9 @@ import orjson
 
 from inference.errors import LmxError
 from inference.ipc import Delta, Finished, FinishReason, Usage
+from inference.protocols.answer import Answer
 from inference.protocols.anthropic.answer import BlockAnswer, Cutter, Part, Piece, tool_input
 from inference.protocols.anthropic.thinking import Signature, Visibility
-from inference.protocols.answer import Answer
 from inference.protocols.errors import error_bytes
 from inference.records import RequestRecord
 
