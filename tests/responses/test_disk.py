@@ -155,6 +155,19 @@ async def test_a_write_that_fails_is_told_once_and_answered_all_the_same(
     assert list(await disk.read(["resp_9"])) == ["resp_9"]
 
 
+async def test_a_full_disk(api: ResponsesApi, engine: FakeEngine, open_disk: Open) -> None:
+    """SQLite's own refusal to grow; there is room again with the next connection."""
+    disk = await open_disk()
+    deps.configure(catalog=engine.catalog, responses=Responses(ResponseStore(disk, memory_bytes=1)))
+    await disk._do(lambda: connections[DATABASE].cursor().execute("PRAGMA max_page_count = 1"), None)
+    large = random.Random(1).randbytes(100_000).hex()
+    lost, kept = await api.create(large), await api.create(large)
+    await written(disk)
+    assert disk.dropped == 1
+    assert (await api.get(f"{RESPONSES}/{lost['id']}"))[0] == 404
+    assert await api.fetch(kept["id"]) == kept
+
+
 async def test_too_much_that_waits_is_not_kept(open_disk: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     monkeypatch.setattr(disk_module, "_row", lambda one, make=disk_module._row: gate.wait(30) and make(one))
