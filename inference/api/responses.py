@@ -18,8 +18,8 @@ from inference.protocols.responses.background import Run, replayed
 from inference.protocols.responses.calls import Asked, Parsed, asked, parsed
 from inference.protocols.responses.requests import ResponsesRequest
 from inference.protocols.responses.store import Stored, owner_of
-from inference.protocols.responses.wording import renamed
-from inference.protocols.serving import respond
+from inference.protocols.responses.wording import named
+from inference.protocols.serving import rename, respond
 from inference.protocols.validation import refuse
 
 MOST_ITEMS = 100
@@ -41,8 +41,6 @@ async def create_response(request: HttpRequest) -> HttpResponseBase:
     one = asked(await _parsed(request), responses().store)
     try:
         return _begun(one) if one.background else await respond(one.call)
-    except LmxError as error:
-        raise renamed(error) from None
     finally:
         _note_model(request, one.call.record.model or one.call.model)
 
@@ -61,7 +59,8 @@ async def count_input_tokens(request: HttpRequest) -> HttpResponseBase:
     try:
         tokens = await get_engine().count(call.model, call.request, call.record)
     except LmxError as error:
-        raise renamed(error) from None
+        rename(error, named)
+        raise
     finally:
         _note_model(request, call.record.model or call.model)
     body = orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})

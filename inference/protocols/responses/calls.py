@@ -21,7 +21,7 @@ from inference.protocols.responses.requests import ENCRYPTED, LOGPROBS, Response
 from inference.protocols.responses.shown import new_response
 from inference.protocols.responses.store import ResponseStore, Stored, owner_of
 from inference.protocols.responses.tools import output_format, tool_choice, tool_list
-from inference.protocols.responses.wording import Gathered, ResponseWording
+from inference.protocols.responses.wording import Gathered, ResponseWording, named
 from inference.protocols.serving import Call
 from inference.protocols.validation import refuse, validate
 from inference.records import RequestRecord
@@ -129,6 +129,7 @@ def asked(parsed: Parsed, store: ResponseStore) -> Asked:
         stream=record.stream,
         ignored=parsed.ignored,
         ttl_s=params.ttl,
+        named=named,
         answer=partial(Gathered, wording=wording, record=record),
     )
     if params.truncation == "auto":

@@ -17,6 +17,7 @@ from inference.ipc import Delta, Finished, FinishReason, TokenLogprob, ToolFragm
 from inference.protocols.answer import Answer
 from inference.protocols.errors import openai_body
 from inference.protocols.responses.output import CallItem, Event, MessageItem, OpenItem, ReasoningItem, shown_logprobs
+from inference.protocols.serving import rename
 from inference.records import RequestRecord
 
 _dumps = orjson.dumps
@@ -98,7 +99,8 @@ class ResponseWording:
 
     def error(self, error: LmxError) -> bytes:
         """``error`` with our own code, then ``response.failed`` with the nearest of OpenAI's."""
-        told = openai_body(renamed(error))["error"]
+        rename(error, named)
+        told = openai_body(error)["error"]
         first = b"" if self._created else self._state("response.created") + self._state("response.in_progress")
         self._reason = self._reason or "length"  # what is open is not complete
         frames = first + self._close()
@@ -217,13 +219,9 @@ def last_frame(response: dict[str, Any], number: int) -> bytes:
     return _frame(_LAST.get(response["status"], "response.incomplete"), number, {"response": response})
 
 
-def renamed(error: LmxError) -> LmxError:
-    """An error of the engine's with its ``param`` as this protocol calls it."""
-    if error.param is not None:
-        theirs = error.param
-        ours = _PLACES.get(theirs.split("[")[0].split(".")[0], theirs.replace("].function.", "]."))
-        error.param, error.message = ours, error.message.replace(theirs, ours)
-    return error
+def named(param: str) -> str:
+    """What this protocol calls a parameter that the engine or a worker names."""
+    return _PLACES.get(param.split("[")[0].split(".")[0], param.replace("].function.", "]."))
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
