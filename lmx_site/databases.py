@@ -15,7 +15,7 @@ def database_of(app_label: str) -> str:
 
 
 class Router:
-    """Sends the tables of monitoring to ``telemetry``, those of inference to ``responses``, all others to ``default``."""
+    """Sends monitoring's tables to ``telemetry``, those of inference to ``responses``, all others to ``default``."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str:
         return database_of(model._meta.app_label)

@@ -21,9 +21,9 @@ from lmx_site.supervise import keep_running
 
 if TYPE_CHECKING:
     from inference.engine.engine import WorkerEngine
+    from inference.protocols.responses.background import Responses
     from models_admin.catalog import DiskCatalog
     from models_admin.jobs import Jobs
-    from inference.protocols.responses.background import Responses
     from monitoring.telemetry import TelemetryWriter
 
 logger = logging.getLogger(__name__)
