@@ -320,7 +320,8 @@ class _Pump:
             self._backlog.settle()
             self._backlog.frame(wording.finish(event))
         elif isinstance(event, Prefill):
-            self._comment = b": prefill %d of %d tokens\n\n" % (event.done, event.total)
+            own = self._call.keep_alive if self._call.keep_alive is not _KEEP_ALIVE else b""  # readers of events see it
+            self._comment = b": prefill %d of %d tokens\n\n" % (event.done, event.total) + own
         elif isinstance(event, Failed):
             raise from_code(event.code, event.message, event.param)
 

@@ -29,7 +29,7 @@ def result(identity: str, content: Any = None, **more: Any) -> dict[str, Any]:
 
 
 async def asked(api: MessagesApi, engine: FakeEngine, *messages: dict[str, Any], **more: Any) -> GenerateRequest:
-    """The request that the engine got; nothing of the body was ignored, and a count is asked for with the same prompt."""
+    """The request that the engine got. Nothing of the body was ignored, and a count is of the same prompt."""
     body = asking(messages=list(messages) or [USER], **more)
     status, headers, content = await api.send("POST", MESSAGES, body)
     assert status == 200, content

@@ -181,6 +181,7 @@ def user(*blocks: Any) -> list[Any]:
             "context_management.edits[0].type",
             "unsupported_parameter",
         ),
+        ({"thread": {"type": "create"}}, "thread", "thread_unsupported_request"),
         ({"container": "c"}, "container", "unsupported_parameter"),
         ({"mcp_servers": [{"type": "url"}]}, "mcp_servers", "unsupported_parameter"),
     ],

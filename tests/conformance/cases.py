@@ -59,7 +59,7 @@ class Case:
 
     ``honoured``: what the engine is asked for, or the answer, differs from the answer to the same body without it.
     ``accepted``: neither differs, and it is not reported as unknown. ``refused``: status ``status`` and error code
-    ``code`` (Anthropic: error type), which names ``param``, or ``named`` where that is another.
+    ``code``, which names ``param``, or ``named`` where that is another.
 
     ``beside`` is what the body has in both requests. ``note`` is for the reader of the document.
     """

@@ -41,7 +41,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "compaction": (None,),
     "container": (None,),
     "mcp_servers": (None, []),
-    "thread": (None,),
 }
 
 
@@ -77,6 +76,7 @@ class MessageRequest(CountRequest):
     max_tokens: Annotated[int, Field(ge=1, le=MAX_INT)]
     stop_sequences: Annotated[list[str], Field(fail_fast=True)] | None = None
     stream: bool | None = None
+    thread: dict[str, Any] | None = Field(None, description="Refused, in the words that clients know.")
     temperature: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="Default 1; 0 is greedy.")
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=MAX_INT)] | None = Field(None, description="0: off.")
@@ -109,6 +109,10 @@ def generate_request(params: CountRequest) -> GenerateRequest:
 
 
 def _answering(params: MessageRequest) -> dict[str, Any]:
+    if params.thread is not None:
+        # By this code Anthropic's client knows that it must go on by itself: its tool runner asks for a thread first.
+        message = "is not supported: no conversation is kept here; send the whole of it without a thread"
+        raise refuse("thread", message, code="thread_unsupported_request")
     return {
         "max_tokens": params.max_tokens,
         "stop": _stops(params.stop_sequences or []),
