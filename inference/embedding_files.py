@@ -15,7 +15,7 @@ from typing import Any
 
 from inference.model_files import Unusable, context_length, integer, printable, read_json, read_json_value
 
-ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "modernbert"})
+ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "modernbert", "mpnet", "nomic_bert"})
 """Architectures that make vectors and nothing else."""
 
 GENERATORS = frozenset({"gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
@@ -37,6 +37,14 @@ _POOLING_NAMES = {"weightedmean": "weighted_mean", "lasttoken": "last", "mean_sq
 _ACTIVATIONS = {"Identity": "", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu", "Sigmoid": "sigmoid", "SiLU": "silu"}
 _CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 _NAMED = re.compile(r"(^|[^a-z])embed(ding|dings|s)?([^a-z]|$)")
+_NOMIC_NAMES = {
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_inner": "intermediate_size",
+    "n_layer": "num_hidden_layers",
+    "layer_norm_epsilon": "layer_norm_eps",
+    "max_trained_positions": "max_position_embeddings",
+}
 _PLAIN_GELU = ("gelu", "gelu_python")
 
 
@@ -118,11 +126,35 @@ def _check_architecture(architecture: str, config: Mapping[str, Any]) -> None:
 
 
 def _check_bert(config: Mapping[str, Any]) -> None:
+    if config.get("model_type") == "nomic_bert":
+        _check_nomic(config)
+        return
     if (kind := config.get("position_embedding_type", "absolute")) not in ("absolute", None):
         raise Unusable(f"its position embeddings are of the kind {printable(str(kind))!r}, which is not supported")
     activation = config.get("hidden_activation", config.get("hidden_act", "gelu"))
     if activation not in _PLAIN_GELU:
         raise Unusable(f"its activation is {printable(str(activation))!r}, which is not supported")
+
+
+def _check_nomic(config: Mapping[str, Any]) -> None:
+    """Of the options of Nomic's own code, the values that their embedding models have."""
+    expected = {"prenorm": False, "use_rms_norm": False, "rotary_emb_interleaved": False, "rotary_emb_fraction": 1.0}
+    expected |= {"qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "parallel_block": False}
+    for name, value in expected.items():
+        if config.get(name, value) not in (value, None):
+            raise Unusable(f"its {name} is {printable(str(config[name]))}, which is not supported")
+    if (activation := config.get("activation_function", config.get("hidden_act", "silu"))) not in ("swiglu", "silu"):
+        raise Unusable(f"its activation is {printable(str(activation))!r}, which is not supported")
+    if config.get("num_experts") or config.get("moe_every_n_layers"):
+        raise Unusable("NomicBERT with experts is not supported")
+
+
+def nomic_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A NomicBERT's config under the names of transformers 5, whichever names it has."""
+    renamed = {ours: config[theirs] for theirs, ours in _NOMIC_NAMES.items() if theirs in config}
+    if "rotary_emb_base" in config:
+        renamed["rope_parameters"] = {"rope_theta": config["rotary_emb_base"]}
+    return renamed | dict(config)
 
 
 def _modules(directory: Path) -> tuple[str, tuple[Step, ...]]:
@@ -191,8 +223,8 @@ def _pooling(path: Path) -> tuple[str, ...]:
 
 def _context(architecture: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
     """What sentence-transformers limits it to, within what its positions allow."""
-    positions = context_length(config)
-    if architecture in ("roberta", "xlm-roberta", "camembert") and positions:
+    positions = context_length(nomic_config(config) if architecture == "nomic_bert" else config)
+    if architecture in ("roberta", "xlm-roberta", "camembert", "mpnet") and positions:
         padding = config.get("pad_token_id", 1)
         positions -= 1 + (padding if isinstance(padding, int) and 0 <= padding < positions - 1 else 1)
     limit = integer(settings, "max_seq_length")

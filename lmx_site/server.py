@@ -136,7 +136,7 @@ def _keys(config: Config) -> access.Keys:
 def _announce(runtime: Runtime, url: str, say: Announce) -> None:
     config = runtime.config
     assert runtime.catalog is not None
-    names = [model.id for model in runtime.catalog.usable()]
+    names = [model.id for model in runtime.catalog.usable() if model.kind == "llm"]
     needs_key = config.security.api_key is not None
 
     def show(lines: Iterable[str]) -> None:

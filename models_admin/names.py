@@ -14,6 +14,9 @@ from itertools import chain, count
 from inference.catalog import ModelRef
 from inference.errors import ModelNotFound
 
+_EMBEDDING_PREFIX = "text-embedding-"
+"""LM Studio puts it before the names of embedding models."""
+
 DEFAULT_NAMES = frozenset({"", "default", "local-model"})
 _NAME = re.compile(r"(?P<base>.+?)(?:@(?P<revision>[^@:]+))?(?::(?P<variant>[^@:]+))?")
 _QUANTIZATION_SUFFIX = re.compile(r"-(\d+bit|bf16|f16|fp16|f32|mxfp4|[a-z]*fp8)$", re.IGNORECASE)
@@ -112,7 +115,11 @@ class Names:
         if same:
             raise _ambiguous(name, [ref.id for ref in same])
         match = _NAME.fullmatch(name)
-        return self._by_parts(name, **match.groupdict()) if match else None
+        found = self._by_parts(name, **match.groupdict()) if match else None
+        if found is None and name.lower().startswith(_EMBEDDING_PREFIX):
+            found = self._find(name[len(_EMBEDDING_PREFIX) :])
+            return found if found is not None and found.kind == "embeddings" else None
+        return found
 
     def _by_parts(self, name: str, base: str, revision: str | None, variant: str | None) -> ModelRef | None:
         repos = [base.lower()] if base.lower() in self._by_repo else sorted(self._by_short.get(base.lower(), ()))
@@ -144,6 +151,8 @@ class Names:
                 )
             return ref
         usable = [ref for ref in self.all if ref.problem is None]
+        # Who names no model wants an answer in words.
+        usable = [ref for ref in usable if ref.kind == "llm"] or usable
         if len(usable) == 1:
             return usable[0]
         if not usable:

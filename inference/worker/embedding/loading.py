@@ -51,7 +51,7 @@ def load(path: Path, progress: Progress) -> LoadedEncoder:
     progress("weights", 0, total)
     try:
         encoder = _encoder(path, names, config, files)
-        head = Head(files, getattr(encoder, "dense", []), on_cpu=_on_cpu())
+        head = Head(files, getattr(encoder, "dense", []))
     except LmxError:
         raise
     except Exception as error:
@@ -83,7 +83,6 @@ def _encoder(path: Path, names: set[str], config: Mapping[str, Any], files: Embe
     if _on_cpu():
         weights = {name: _float32(weight) for name, weight in weights.items()}
     encoder.load_weights(list(weights.items()), strict=True)
-    encoder.eval()
     mx.eval(encoder.parameters())
     return encoder
 
@@ -126,7 +125,7 @@ def _context(files: EmbeddingFiles, encoder: Encoder) -> int:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if ("parameters" in text and ("Missing" in text or "not in model" in text)) or "shape" in text.lower():
+    if ("parameters" in text and ("Missing" in text or "not in model" in text)) or "Expected shape" in text:
         return f"the weights do not fit the model described in config.json: {text[:300]}"
     if isinstance(error, MemoryError) or "[malloc" in text or "Unable to allocate" in text:
         return f"there is not enough memory for the weights: {text[:300]}"

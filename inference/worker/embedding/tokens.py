@@ -10,8 +10,6 @@ from tokenizers import Tokenizer
 
 from inference.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable
 
-_MAX_ID = 2**31 - 1
-
 
 def load_tokenizer(path: Path, architecture: str) -> Tokenizer:
     """The tokenizer without the truncation and padding that a file may carry. Raises ``ModelUnavailable``."""
@@ -84,8 +82,9 @@ class Inputs:
 
     def _check_ids(self, ids: list[int], what: str, where: dict[str, Any]) -> None:
         """An id outside the vocabulary would read memory that is not the embedding's."""
-        wrong = next((token for token in ids if not 0 <= token < self._vocabulary), None)
-        if wrong is not None:
+        lowest, highest = min(ids, default=0), max(ids, default=0)
+        if lowest < 0 or highest >= self._vocabulary:
+            wrong = lowest if lowest < 0 else highest
             raise InvalidRequest(
                 f"{what} holds {wrong}, which is no token of this model (0 to {self._vocabulary - 1})",
                 param="input" if where else "tokens",

@@ -50,7 +50,7 @@ def unit(vectors: mx.array) -> mx.array:
 class Head:
     """What ``files`` say of the way from token vectors to one of unit length; ``dense`` layers come after pooling."""
 
-    def __init__(self, files: EmbeddingFiles, dense: Sequence[nn.Module], *, on_cpu: bool) -> None:
+    def __init__(self, files: EmbeddingFiles, dense: Sequence[nn.Module]) -> None:
         self._pools = [_POOLS[name] for name in files.pooling]
         self._steps: list[Callable[[mx.array], mx.array]] = list(dense)
         self.weight_bytes = 0
