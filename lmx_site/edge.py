@@ -191,10 +191,11 @@ def _refuse(request: HttpRequest, refusal: LmxError) -> HttpResponseBase:
 
 
 def _to_login(request: HttpRequest) -> HttpResponseBase:
-    target = "/login?next=" + quote(request.get_full_path() if request.method == "GET" else "/")
+    looks = request.method in ("GET", "HEAD")
+    target = "/login?next=" + quote(request.get_full_path() if looks else "/")
     if request.headers.get("HX-Request") == "true":  # htmx would swap the login page into a fragment
         return HttpResponse(status=401, headers={"HX-Redirect": target})
-    if request.method == "GET":
+    if looks:
         return HttpResponseRedirect(target)
     return HttpResponse("log in first\n", status=401, content_type="text/plain; charset=utf-8")
 

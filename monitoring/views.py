@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonR
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.csrf import ensure_csrf_cookie
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_POST, require_safe
 from django_htmx.middleware import HtmxDetails
 
 from inference.engine import get_engine
@@ -72,7 +72,7 @@ def is_fragment(request: HttpRequest) -> bool:
 # ------------------------------------------------------------------------------------------------------------- pages
 
 
-@require_GET
+@require_safe
 @ensure_csrf_cookie
 @page
 async def now(request: HttpRequest) -> HttpResponse:
@@ -82,7 +82,7 @@ async def now(request: HttpRequest) -> HttpResponse:
     return render(request, "monitoring/now.html", {**frame_context("now"), **models_context(), "span": chosen})
 
 
-@require_GET
+@require_safe
 @ensure_csrf_cookie
 @page
 async def connect(request: HttpRequest) -> HttpResponse:

@@ -106,6 +106,16 @@ async def test_why_it_stopped(
     assert events[-2]["delta"] == {"stop_reason": told, "stop_sequence": sequence}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_is_a_reason_also_where_its_tool_was_named(
+    api: MessagesApi, engine: FakeEngine, stream: bool
+) -> None:
+    engine.scripts.append([[started()], [tool(0, id="call_a", name="weather", arguments="{}"), finished("stop")]])
+    asked = {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "weather"}}
+    told = (await api.events(**asked))[-2]["delta"] if stream else await api.create(**asked)
+    assert told["stop_reason"] == "tool_use"
+
+
 async def test_an_answer_of_nothing(api: MessagesApi, engine: FakeEngine) -> None:
     engine.scripts += [[[started()], [text(" \n"), finished()]]] * 2
     assert (await api.create())["content"] == []

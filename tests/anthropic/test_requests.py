@@ -171,7 +171,8 @@ async def test_an_answer_that_has_begun_goes_on(api: MessagesApi, engine: FakeEn
     assert request.continue_final
     assert request.messages is not None
     assert request.messages[-1] == {"role": "assistant", "content": "The answer is ("}
-    for nothing in ("", []):
+    nothings: list[Any] = ["", []]
+    for nothing in nothings:
         request = await asked(api, engine, USER, {"role": "assistant", "content": nothing})
         assert (request.messages, request.continue_final) == ([USER], False)
 

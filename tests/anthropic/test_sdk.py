@@ -164,7 +164,8 @@ async def test_dozens_of_tools_and_a_long_system(sdk: anthropic.AsyncAnthropic, 
 async def test_many_at_once_keep_apart(sdk: anthropic.AsyncAnthropic, engine: FakeEngine) -> None:
     def echo(request: GenerateRequest) -> Script:
         assert request.messages is not None
-        return [[started()], *([text(letter)] for letter in request.messages[0]["content"]), [finished()]]
+        letters: Script = [[text(letter)] for letter in request.messages[0]["content"]]
+        return [[started()], *letters, [finished()]]
 
     async def one(number: int) -> str:
         async with sdk.messages.stream(

@@ -104,7 +104,8 @@ def _both(endpoint: str) -> Iterator[Case]:
 
 
 def _tools(endpoint: str) -> Iterator[Case]:
-    for extra in ({"strict": True}, {"description": "Tells it."}, {"input_examples": [{}]}):
+    extras: list[dict[str, Any]] = [{"strict": True}, {"description": "Tells it."}, {"input_examples": [{}]}]
+    for extra in extras:
         yield from honoured(endpoint, {"tools": [{**TOOL, **extra}]}, tools=[TOOL])
     known = {"type": "custom", "cache_control": CACHED, "defer_loading": True, "eager_input_streaming": True}
     yield from accepted(endpoint, {"tools": [{**TOOL, **known}]}, tools=[TOOL])

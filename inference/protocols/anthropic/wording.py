@@ -50,6 +50,7 @@ class MessageWording:
         self._head = b""
         self._signature: Signature | None = None
         self._open = False
+        self._called = False
         self._stop: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------------------------------------- streamed
@@ -85,6 +86,7 @@ class MessageWording:
         [choice] = answer.choices
         parts = answer.parts if isinstance(answer, BlockAnswer) else []
         content = [self._block(part) for part in parts if part.kind != "thinking" or self._thoughts != "hidden"]
+        self._called = any(part.kind == "tool_use" for part in parts)
         stopped = self._stopped(choice.reason, choice.stop_sequence, answer.usage.completion_tokens)
         return _dumps(self._message(record, content, stopped, answer.usage))
 
@@ -114,6 +116,7 @@ class MessageWording:
         elif piece.kind == "text":
             block = {"type": "text", "text": ""}
         else:
+            self._called = True
             block = {"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}
         return closed + _frame("content_block_start", {"index": self._index, "content_block": block})
 
@@ -153,12 +156,12 @@ class MessageWording:
         }
 
     def _stopped(self, reason: FinishReason | None, sequence: str | None, tokens: int) -> dict[str, Any]:
-        if reason == "tool_calls":
-            told = "tool_use"
-        elif reason == "length":
+        if reason == "length":
             told = "max_tokens" if tokens >= self._max_tokens else "model_context_window_exceeded"
-        else:
-            told = "end_turn" if sequence is None else "stop_sequence"
+        elif sequence is not None:
+            told = "stop_sequence"
+        else:  # to OpenAI, a call of a tool that was named is no reason to stop
+            told = "tool_use" if reason == "tool_calls" or self._called else "end_turn"
         return {"stop_reason": told, "stop_sequence": sequence if told == "stop_sequence" else None}
 
 
