@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import mlx.core as mx
 
@@ -89,7 +89,7 @@ class EmbeddingBackend:
         lengths = mx.array([len(row) for row in rows])
         made = self._model.head(self._model.encoder(ids, lengths), lengths)
         mx.eval(made)  # without the interpreter's lock, so that pings are answered meanwhile
-        vectors: list[list[float]] = made.tolist()
+        vectors = cast("list[list[float]]", made.tolist())
         self._steps += 1
         self._tokens += sum(len(row) for row in rows)
         return vectors

@@ -12,6 +12,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from inference.errors import ModelUnavailable
 from inference.worker.embedding.layers import Mpnet, NomicBert
 
 Weights = dict[str, mx.array]
+"""By name."""
 
 _MASKED = -10_000.0
 _OTHER_HEADS = ("lm_head.", "cls.", "head.", "decoder.", "classifier.", "pooler.")
@@ -40,6 +42,13 @@ class Encoder(Protocol):
     dense: list[nn.Module]
 
     def __call__(self, ids: mx.array, lengths: mx.array) -> mx.array: ...
+
+
+def read_safetensors(path: Path) -> Weights:
+    """The arrays of one file."""
+    found = mx.load(str(path))
+    assert isinstance(found, dict)  # it is, for this format and without metadata
+    return found
 
 
 def make_encoder(architecture: str, config: Mapping[str, Any], weights: Weights) -> tuple[Any, Weights]:
@@ -111,7 +120,8 @@ def _bert(config: dict[str, Any], weights: Weights) -> nn.Module:
 
         def __call__(self, ids: mx.array, lengths: mx.array) -> mx.array:
             hidden = self.embeddings(ids)
-            return self.encoder(hidden, _additive(_seen(lengths, ids.shape[1]), hidden))
+            made: mx.array = self.encoder(hidden, _additive(_seen(lengths, ids.shape[1]), hidden))
+            return made
 
     return Bert()
 
@@ -129,7 +139,8 @@ def _roberta(config: dict[str, Any], weights: Weights) -> nn.Module:
 
         def __call__(self, ids: mx.array, lengths: mx.array) -> mx.array:
             hidden = self.embeddings(ids)
-            return self.encoder(hidden, _additive(_seen(lengths, ids.shape[1]), hidden))[0]
+            made: mx.array = self.encoder(hidden, _additive(_seen(lengths, ids.shape[1]), hidden))[0]
+            return made
 
     return Roberta()
 
@@ -156,7 +167,7 @@ def _modernbert(config: dict[str, Any], weights: Weights) -> nn.Module:
     module = _embeddings_module("modernbert")
     args = module.ModelArgs.from_dict(_modernbert_config(config))
 
-    class ModernBert(module.ModernBertModel):  # type: ignore[misc,name-defined]
+    class ModernBert(module.ModernBertModel):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__(args)
             for layer in self.layers:
@@ -169,7 +180,8 @@ def _modernbert(config: dict[str, Any], weights: Weights) -> nn.Module:
             near = _additive(seen & _near(ids.shape[1], args.local_attention // 2), hidden)
             for layer in self.layers:
                 hidden = layer(hidden, attention_mask=far, sliding_window_mask=near)[0]
-            return self.final_norm(hidden)
+            made: mx.array = self.final_norm(hidden)
+            return made
 
     return ModernBert()
 
@@ -207,7 +219,7 @@ def _gemma3(config: dict[str, Any], weights: Weights) -> nn.Module:
     # transformers halves the window of a model that looks in both directions.
     reach = args.sliding_window // 2
 
-    class Gemma3(module.Gemma3Model):  # type: ignore[misc,name-defined]
+    class Gemma3(module.Gemma3Model):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__(args)
             if "dense.0.weight" in weights:
@@ -221,7 +233,8 @@ def _gemma3(config: dict[str, Any], weights: Weights) -> nn.Module:
             far, near = _additive(seen, hidden), _additive(seen & _near(ids.shape[1], reach), hidden)
             for layer in self.layers:
                 hidden = layer(hidden, near if layer.self_attn.is_sliding else far)
-            return self.norm(hidden)
+            made: mx.array = self.norm(hidden)
+            return made
 
     return Gemma3()
 
@@ -244,7 +257,9 @@ def _decoder(module_name: str, class_name: str) -> Callable[[dict[str, Any], Wei
 
         class Decoder(getattr(module, class_name)):  # type: ignore[misc]
             def __call__(self, ids: mx.array, lengths: mx.array) -> mx.array:
-                return super().__call__(ids)
+                made: mx.array = super().__call__(ids)
+
+                return made
 
         ropes = config.get("rope_parameters")
         theta = {"rope_theta": ropes["rope_theta"]} if isinstance(ropes, dict) and "rope_theta" in ropes else {}

@@ -36,7 +36,8 @@ class _NomicAttention(nn.Module):
         queries, keys, values = (_heads(part, self.heads) for part in mx.split(self.Wqkv(hidden), 3, axis=-1))
         queries, keys = self.rope(queries), self.rope(keys)
         seen = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
-        return self.out_proj(_joined(seen))
+        made: mx.array = self.out_proj(_joined(seen))
+        return made
 
 
 class _NomicMlp(nn.Module):
@@ -47,7 +48,8 @@ class _NomicMlp(nn.Module):
         self.fc2 = nn.Linear(inner, size, bias=False)
 
     def __call__(self, hidden: mx.array) -> mx.array:
-        return self.fc2(self.fc11(hidden) * nn.silu(self.fc12(hidden)))
+        made: mx.array = self.fc2(self.fc11(hidden) * nn.silu(self.fc12(hidden)))
+        return made
 
 
 class _NomicLayer(nn.Module):
@@ -60,7 +62,8 @@ class _NomicLayer(nn.Module):
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
         hidden = self.norm1(hidden + self.attn(hidden, mask))
-        return self.norm2(hidden + self.mlp(hidden))
+        made: mx.array = self.norm2(hidden + self.mlp(hidden))
+        return made
 
 
 class NomicBert(nn.Module):
@@ -80,7 +83,7 @@ class NomicBert(nn.Module):
     def encode(self, ids: mx.array, mask: mx.array) -> mx.array:
         """Hidden states of ``ids`` under an additive mask [rows, 1, 1, width]."""
         kinds = self.embeddings.token_type_embeddings(mx.zeros_like(ids))
-        hidden = self.emb_ln(self.embeddings.word_embeddings(ids) + kinds)
+        hidden: mx.array = self.emb_ln(self.embeddings.word_embeddings(ids) + kinds)
         for layer in self.encoder.layers:
             hidden = layer(hidden, mask.astype(hidden.dtype))
         return hidden
@@ -105,7 +108,8 @@ class _MpnetAttention(nn.Module):
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
         queries, keys, values = (_heads(part(hidden), self.heads) for part in (self.attn.q, self.attn.k, self.attn.v))
         seen = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
-        return self.LayerNorm(hidden + self.attn.o(_joined(seen)))
+        made: mx.array = self.LayerNorm(hidden + self.attn.o(_joined(seen)))
+        return made
 
 
 class _MpnetLayer(nn.Module):
@@ -119,8 +123,9 @@ class _MpnetLayer(nn.Module):
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
         hidden = self.attention(hidden, mask)
-        made = self.output.dense(nn.gelu(self.intermediate.dense(hidden)))
-        return self.output.LayerNorm(hidden + made)
+        inner = self.output.dense(nn.gelu(self.intermediate.dense(hidden)))
+        made: mx.array = self.output.LayerNorm(hidden + inner)
+        return made
 
 
 class Mpnet(nn.Module):
@@ -146,7 +151,7 @@ class Mpnet(nn.Module):
         present = (ids != self.padding).astype(mx.int32)
         places = mx.cumsum(present, axis=1) * present + self.padding
         words, positions = self.embeddings.word_embeddings(ids), self.embeddings.position_embeddings(places)
-        hidden = self.embeddings.LayerNorm(words + positions)
+        hidden: mx.array = self.embeddings.LayerNorm(words + positions)
         table = self.encoder.relative_attention_bias
         bias = table(_buckets(ids.shape[1], table.weight.shape[0])).transpose(2, 0, 1)[None]
         mask = (mask + bias).astype(hidden.dtype)

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from inference.embedding_files import EmbeddingFiles, read_embedding_files
 from inference.errors import LmxError, ModelUnavailable
 from inference.model_files import Unusable, read_json, read_weights, weight_names
-from inference.worker.embedding.encoders import Encoder, Weights, make_encoder
+from inference.worker.embedding.encoders import Encoder, Weights, make_encoder, read_safetensors
 from inference.worker.embedding.vectors import Head
 
 Progress = Callable[[str, int, int], None]
@@ -77,7 +77,7 @@ def check_forward(encoder: Encoder, head: Head) -> int:
 def _encoder(path: Path, names: set[str], config: Mapping[str, Any], files: EmbeddingFiles) -> Any:
     weights: Weights = {}
     for name in weight_names(names):
-        weights.update(mx.load(str(path / name)))
+        weights.update(read_safetensors(path / name))
     encoder, weights = make_encoder(files.architecture, config, weights)
     _quantize(encoder, config, weights)
     if _on_cpu():

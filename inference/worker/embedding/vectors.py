@@ -11,6 +11,7 @@ import mlx.nn as nn
 
 from inference.embedding_files import EmbeddingFiles, Step
 from inference.errors import ModelUnavailable
+from inference.worker.embedding.encoders import read_safetensors
 
 _TINY = 1e-12
 
@@ -61,7 +62,9 @@ class Head:
                 self._steps.append(self._dense(step, step.weights))
 
     def _dense(self, step: Step, path: Path) -> Callable[[mx.array], mx.array]:
-        weights = {name.removeprefix("linear."): value.astype(mx.float32) for name, value in mx.load(str(path)).items()}
+        weights = {
+            name.removeprefix("linear."): value.astype(mx.float32) for name, value in read_safetensors(path).items()
+        }
         matrix, bias = weights.get("weight"), weights.get("bias")
         if matrix is None or matrix.ndim != 2:
             raise ModelUnavailable(f"{path.parent.name} has no matrix among its weights")
@@ -70,7 +73,8 @@ class Head:
 
         def layer(vectors: mx.array) -> mx.array:
             made = vectors @ matrix.T
-            return activation(made if bias is None else made + bias)
+            activated: mx.array = activation(made if bias is None else made + bias)
+            return activated
 
         return layer
 

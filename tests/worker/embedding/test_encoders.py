@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
 from inference.embedding_files import ENCODERS, GENERATORS
+from inference.errors import ModelUnavailable
 from inference.worker.embedding import encoders
 from tests.material import encoder_model
 from tests.material.encoder import CONFIGS, VOCABULARY
@@ -33,7 +34,9 @@ NEAR = 2e-4
 def encoder(architecture: str) -> Any:
     directory = encoder_model(architecture)
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    made, weights = encoders.make_encoder(architecture, config, dict(mx.load(str(directory / "model.safetensors"))))
+    made, weights = encoders.make_encoder(
+        architecture, config, encoders.read_safetensors(directory / "model.safetensors")
+    )
     made.load_weights(list(weights.items()), strict=True)
     return made
 
@@ -110,7 +113,7 @@ def test_layers_of_newer_configs() -> None:
     assert encoders._period({"layer_types": ["full_attention"] * 3}) == 1
     assert encoders._period({}) == 0
     for uneven in ([*kinds, "full_attention"], kinds[1:]):
-        with pytest.raises(encoders.ModelUnavailable, match="not supported"):
+        with pytest.raises(ModelUnavailable, match="not supported"):
             encoders._period({"layer_types": uneven})
 
 
