@@ -101,8 +101,9 @@ class JsonApi(NinjaAPI):
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas["Error"] = _ERROR_SCHEMA
         for name, model in self._bodies.items():
-            schema = model.model_json_schema(ref_template=_SCHEMAS + "{model}")
-            schemas.update(schema.pop("$defs", {}))
+            # Parts are named after their body: protocols have the same names for what is not the same.
+            schema = model.model_json_schema(ref_template=f"{_SCHEMAS}{name}.{{model}}")
+            schemas.update({f"{name}.{part}": told for part, told in schema.pop("$defs", {}).items()})
             schemas[name] = schema
         return document
 

@@ -98,6 +98,13 @@ async def test_openapi_documents_are_whole(api: Api) -> None:
         assert len(names) == len(set(names))
 
 
+async def test_what_two_protocols_call_alike_is_described_twice(api: Api) -> None:
+    _, document = await api.get("/v1/openapi.json")
+    schemas = document["components"]["schemas"]
+    assert "function" in schemas["ChatRequest.Tool"]["properties"]
+    assert "input_schema" in schemas["MessageRequest.Tool"]["properties"]
+
+
 async def test_the_documentation_needs_no_network(api: Api) -> None:
     _, _, page = await api.send("GET", "/v1/docs")
     assert b"https://" not in page
