@@ -94,7 +94,7 @@ def test_the_request_is_named_everywhere(client: anthropic.Anthropic, server: Li
         client.messages.create(**ask("hello", "claude-nobody"))
     body: Any = missing.value.body
     assert missing.value.request_id == body["request_id"]
-    assert str(missing.value.request_id) in server.log
+    until(lambda: str(missing.value.request_id) in server.log, "the access line")
     with (
         pytest.raises(anthropic.APIStatusError) as failed,
         client.messages.stream(**ask("hello", fail_after=2)) as stream,

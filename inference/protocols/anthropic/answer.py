@@ -36,7 +36,7 @@ class Cutter:
         self._kind: Kind | None = None
         self._call = -1
         self._held_kind: Kind | None = None
-        self._held = ""
+        self._held: list[str] = []
 
     def pieces(self, delta: Delta) -> Iterator[Piece]:
         if delta.reasoning:
@@ -50,18 +50,25 @@ class Cutter:
         if kind == self._kind:
             yield Piece(kind, text, begins=False)
             return
-        text = self._held + text if kind == self._held_kind else text
-        if not text.strip():
-            self._held_kind, self._held = kind, text
-            return
-        self._kind, self._held_kind, self._held = kind, None, ""
-        yield Piece(kind, text, begins=True)
+        if kind != self._held_kind:
+            self._hold_nothing(kind)
+        self._held.append(text)
+        if text.strip():
+            text = "".join(self._held)
+            self._kind = kind
+            self._hold_nothing()
+            yield Piece(kind, text, begins=True)
 
     def _called(self, fragment: ToolFragment) -> Piece:
         begins = self._kind != "tool_use" or fragment.index != self._call
-        self._kind, self._call, self._held_kind, self._held = "tool_use", fragment.index, None, ""
+        self._kind, self._call = "tool_use", fragment.index
+        self._hold_nothing()
         id = "toolu_" + (fragment.id or "").removeprefix("call_")
         return Piece("tool_use", fragment.arguments, begins, id, fragment.name or "")
+
+    def _hold_nothing(self, kind: Kind | None = None) -> None:
+        self._held_kind = kind
+        self._held.clear()
 
 
 @dataclass(slots=True)
