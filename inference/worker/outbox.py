@@ -165,11 +165,14 @@ class Outbox:
             pass
 
     def _shed(self) -> bool:
-        """End the request with the most unsent bytes; False when no request has any."""
+        """End the request with the most unsent bytes; False when no request has any.
+
+        Never one that is answered at once: nobody reads its vectors slowly, and there is nothing left to spare.
+        """
         unsent: dict[str, int] = {}
         for events, _ in self._backlog:
             for event in events:
-                if isinstance(event, ipc.RequestEvent):
+                if isinstance(event, ipc.RequestEvent) and not isinstance(event, ipc.Embedded):
                     unsent[event.request] = unsent.get(event.request, 0) + len(self._encoder.encode(event))
         if not unsent:
             return False

@@ -67,6 +67,20 @@ def test_the_largest_is_shed_and_the_others_lose_nothing(pair: tuple[socket.sock
     assert shed.empty()
 
 
+def test_vectors_are_large_and_never_shed(pair: tuple[socket.socket, socket.socket]) -> None:
+    shed: queue.SimpleQueue[str] = queue.SimpleQueue()
+    outbox = Outbox(pair[0], on_overload=shed.put, on_broken=lambda: None, limit_bytes=LIMIT)
+    outbox.start()
+    vectors = [[0.1] * 1000] * 50
+    for name in "abcd":
+        outbox.emit([ipc.Embedded(name, vectors, 1)])
+    outbox.emit([ipc.Drained()])
+    events, _ = read_until(pair[1], ipc.Drained)
+    assert [event.request for event in events if isinstance(event, ipc.Embedded)] == list("abcd")
+    assert shed.empty()
+    outbox.close(PATIENCE_S)
+
+
 def test_an_event_too_large_for_a_frame_fails_its_request_alone(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
