@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import queue
-import shutil
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from inference import ipc
-from inference.errors import ContextLengthExceeded, InvalidRequest, LmxError, ModelUnavailable, Unsupported
+from inference.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, Unsupported
 from inference.worker.backends.embeddings import EmbeddingBackend
 from inference.worker.embedding.turns import BATCH_TOKENS, Batch
 from tests.material import encoder_model
 from tests.material.encoder import CONTEXT
+from tests.worker.backends.embedding import PATIENCE_S, TEXTS, Embedding
 from tests.worker.backends.real import minilm
 from tests.worker.backends.test_process import Worker
-
-PATIENCE_S = 120.0
-TEXTS = ["a cat sits", "stock market", "a kitten rests on a mat while it rains outside", "x", "the sea"]
 
 
 class Gated(EmbeddingBackend):
@@ -45,68 +36,10 @@ class Gated(EmbeddingBackend):
         return super()._compute(batch)
 
 
-class Embedding:
-    """A backend on a thread of its own, as in a worker; leaving the context ends it."""
-
-    def __init__(self, path: Path, backend: EmbeddingBackend | None = None, **options: Any) -> None:
-        self.backend = backend or EmbeddingBackend()
-        self.notes: list[ipc.Event] = []
-        self.answers: queue.SimpleQueue[ipc.Event] = queue.SimpleQueue()
-        self._command = ipc.Load(str(path), path.name, **options)
-        self._names = itertools.count()
-        self._thread = threading.Thread(target=self._main)
-        self._loaded: queue.SimpleQueue[ipc.Loaded | BaseException] = queue.SimpleQueue()
-
-    def __enter__(self) -> Embedding:
-        self._thread.start()
-        loaded = self._loaded.get(timeout=PATIENCE_S)
-        if isinstance(loaded, BaseException):
-            raise loaded
-        self.loaded = loaded
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.backend.stop()
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
-
-    def embed(self, *inputs: str | list[int], dimensions: int | None = None) -> NDArray[np.float64]:
-        """The vectors, one row each."""
-        self.backend.embed(f"r{next(self._names)}", list(inputs), dimensions)
-        answer = self.answers.get(timeout=PATIENCE_S)
-        assert isinstance(answer, ipc.Embedded), answer
-        self.prompt_tokens = answer.prompt_tokens
-        return np.array(answer.vectors)
-
-    def _main(self) -> None:
-        try:
-            self._loaded.put(self.backend.load(self._command, self._emit))
-        except BaseException as error:
-            self._loaded.put(error)
-            return
-        self.backend.run()
-
-    def _emit(self, events: list[ipc.Event]) -> None:
-        for event in events:
-            (self.answers.put if isinstance(event, ipc.RequestEvent) else self.notes.append)(event)
-
-
 @pytest.fixture(scope="module")
 def bert() -> Iterator[Embedding]:
     with Embedding(encoder_model()) as made:
         yield made
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A BERT whose files a test may spoil."""
-    return shutil.copytree(encoder_model(), tmp_path / "bert")
-
-
-def change(path: Path, **fields: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 class TestVectors:
@@ -265,103 +198,6 @@ def _with_head(backend: EmbeddingBackend, head: Any) -> Any:
     from dataclasses import replace
 
     return replace(backend._model, head=head)
-
-
-class TestLoading:
-    def test_a_context_can_be_bounded(self) -> None:
-        with Embedding(encoder_model(), context=8) as small:
-            assert small.loaded.context == 8
-            with pytest.raises(ContextLengthExceeded):
-                small.backend.embed("r", [[5] * 9], None)
-
-    def test_pooling_is_what_the_files_say(self, copy: Path, bert: Embedding) -> None:
-        change(copy / "1_Pooling" / "config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
-        with Embedding(copy) as cls:
-            assert np.abs(cls.embed("the sea") - bert.embed("the sea")).max() > 1e-3
-            assert not [note for note in cls.notes if isinstance(note, ipc.Log)]
-
-    def test_without_a_word_on_pooling_it_is_the_mean_and_said(self, copy: Path, bert: Embedding) -> None:
-        shutil.rmtree(copy / "1_Pooling")
-        with Embedding(copy) as silent:
-            np.testing.assert_allclose(silent.embed("the sea"), bert.embed("the sea"), atol=1e-6)
-            [warning] = [note for note in silent.notes if isinstance(note, ipc.Log)]
-            assert (warning.level, "mean" in warning.message) == ("warning", True)
-
-    def test_lower_case_where_the_files_want_it(self, copy: Path) -> None:
-        document = json.loads((copy / "tokenizer.json").read_text())
-        document["normalizer"]["lowercase"] = False
-        (copy / "tokenizer.json").write_text(json.dumps(document))
-        change(copy / "sentence_bert_config.json", do_lower_case=True)
-        with Embedding(copy) as lower:
-            np.testing.assert_array_equal(lower.embed("The SEA"), lower.embed("the sea"))
-
-    def test_dense_layers_of_their_own_folder(self, copy: Path) -> None:
-        (copy / "2_Dense").mkdir()
-        (copy / "2_Dense" / "config.json").write_text(
-            json.dumps({"activation_function": "torch.nn.modules.activation.Tanh"})
-        )
-        matrix = np.random.default_rng(1).standard_normal((24, 64)).astype(np.float32)
-        save_file({"linear.weight": matrix}, copy / "2_Dense" / "model.safetensors")
-        modules = json.loads((copy / "modules.json").read_text())[:2]
-        modules += [{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]
-        (copy / "modules.json").write_text(json.dumps(modules))
-        with Embedding(copy) as dense:
-            assert dense.loaded.embedding_dimensions == 24
-            assert dense.embed("x").shape == (1, 24)
-
-    def test_packed_weights(self, copy: Path, bert: Embedding) -> None:
-        """As an MLX conversion has them: the vectors are those of the unpacked weights."""
-        weights = load_file(copy / "model.safetensors")
-        packed: dict[str, mx.array] = {}
-        for name, value in weights.items():
-            layer = name.removesuffix(".weight")
-            if name.endswith("dense.weight"):
-                parts = mx.quantize(mx.array(value), group_size=32, bits=8)
-                packed |= dict(zip((name, f"{layer}.scales", f"{layer}.biases"), parts, strict=True))
-            else:
-                packed[name] = mx.array(value)
-        mx.save_safetensors(str(copy / "model.safetensors"), packed)
-        change(copy / "config.json", quantization={"group_size": 32, "bits": 8})
-        with Embedding(copy) as small:
-            assert small.loaded.weight_bytes < bert.loaded.weight_bytes
-            assert float((small.embed("the sea") @ bert.embed("the sea").T)[0, 0]) > 0.999
-
-    @pytest.mark.parametrize(
-        ("file", "fields", "says"),
-        [
-            ("config.json", {"model_type": "perceptron"}, "'perceptron' are not supported"),
-            ("config.json", {"num_hidden_layers": 5}, "do not fit"),
-            ("config.json", {"hidden_size": 32}, "do not fit"),
-            ("config.json", {"hidden_act": "relu"}, "activation"),
-            ("config.json", {"position_embedding_type": "relative_key"}, "position embeddings"),
-            ("config.json", {"architectures": ["BertForSequenceClassification"]}, "classifier"),
-            ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "'gptq'"),
-            ("config.json", {"vocab_size": "many"}, "loading failed"),
-            ("1_Pooling/config.json", {"pooling_mode": "attention"}, "'attention'"),
-            ("tokenizer.json", {"model": {"type": "Nonsense"}}, "tokenizer cannot be loaded"),
-        ],
-    )
-    def test_what_cannot_be_loaded_says_why(self, copy: Path, file: str, fields: dict[str, Any], says: str) -> None:
-        change(copy / file, **fields)
-        with pytest.raises(LmxError, match=says), Embedding(copy):
-            pass
-
-    def test_damaged_weights(self, copy: Path) -> None:
-        weights = load_file(copy / "model.safetensors")
-        weights["encoder.layer.0.output.dense.weight"][:] = np.nan
-        save_file(weights, copy / "model.safetensors")
-        with pytest.raises(ModelUnavailable, match="damaged"), Embedding(copy):
-            pass
-
-    def test_nothing_there(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelUnavailable, match="missing"), Embedding(tmp_path / "nowhere"):
-            pass
-
-
-@pytest.mark.parametrize("architecture", ["qwen3", "gemma3_text", "modernbert", "nomic_bert"])
-def test_other_architectures_load(architecture: str) -> None:
-    with Embedding(encoder_model(architecture)) as made:
-        assert made.embed(*TEXTS).shape == (len(TEXTS), 64)
 
 
 class TestProcess:
