@@ -214,7 +214,7 @@ class Answers:
             self._touched[id(output)] = output
             try:
                 output.feed(token, logprob)
-                if output.stopped is not None:
+                if output.over:
                     self._cancel(row.key, row.choice)
                     self._end(row.key, answer, row.choice, "stop", now)
             except Exception as error:

@@ -1,20 +1,36 @@
 """The channels of gpt-oss ("harmony"): analysis is reasoning, final is the answer, commentary to a tool is a call.
 
 A message is ``<|channel|>NAME [to=RECIPIENT] [<|constrain|>TYPE]<|message|>BODY`` and ends at ``<|end|>``,
-``<|call|>``, ``<|return|>`` or the next message. The prompt ends with ``<|start|>assistant``.
+``<|call|>``, ``<|return|>`` or the next message. The prompt ends with ``<|start|>assistant``; the recipient may stand
+right after it, before the channel. The arguments of a call come out while they are decoded, as far as they are the
+beginning of a JSON object; a body that does not begin as one is text, and so is what follows the object.
 """
 
 from __future__ import annotations
 
 import re
-import uuid
+from typing import Literal
 
-from inference.worker.text.split import Call, Kind, Part, Piece, find_first, held_length
+from inference.worker.text.json_scan import JsonScanner
+from inference.worker.text.split import (
+    CallArguments,
+    CallEnd,
+    CallStart,
+    Kind,
+    Part,
+    Piece,
+    Sections,
+    find_first,
+    held_length,
+)
 
 MARKERS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>")
 ANSWER_BEGINS = re.compile(r"<\|channel\|>final[^<]*(<\|constrain\|>[^<]*)?<\|message\|>$")
 _RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
+_ROLE = re.compile(r"\s*(t(o(=\S*\s*)?)?)?")
 _CLOSERS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>")
+
+_Where = Literal["opening", "role", "header", "body", "call"]
 
 
 class Channels:
@@ -23,12 +39,16 @@ class Channels:
     def __init__(self, *, tools: bool) -> None:
         self._tools = tools
         self.thinking = False
+        self.sections = Sections()
         self._buffer = ""
+        self._place = 0
+        self._where: _Where = "opening"
+        self._role = ""
         self._header = ""
-        self._in_header = False
-        self._in_role = False
+        self._header_at = 0
         self._call = ""
-        self._arguments = ""
+        self._lead = ""
+        self._scanner: JsonScanner | None = None
         self._kind: Kind = "content"
 
     def feed(self, text: str) -> list[Part]:
@@ -36,54 +56,110 @@ class Channels:
         parts: list[Part] = []
         while (found := find_first(self._buffer, MARKERS)) is not None:
             at, marker = found
-            self._text(self._buffer[:at], parts)
-            self._buffer = self._buffer[at + len(marker) :]
+            self._take(at, parts)
+            self._buffer = self._buffer[len(marker) :]
             self._marker(marker, parts)
-        cut = len(self._buffer) - held_length(self._buffer, MARKERS)
-        self._text(self._buffer[:cut], parts)
-        self._buffer = self._buffer[cut:]
+            self._place += len(marker)
+        self._take(len(self._buffer) - held_length(self._buffer, MARKERS), parts)
         return parts
+
+    def skip(self, length: int) -> list[Part]:
+        self._place += length
+        return []
 
     def finish(self) -> list[Part]:
         """The end of the answer closes a call as ``<|call|>`` does, which is an end-of-answer token and not text."""
         parts: list[Part] = []
-        self._text(self._buffer, parts)
-        self._buffer = ""
+        self._take(len(self._buffer), parts)
+        if self._where == "opening":
+            self._say(self._role, parts)
         self._close(parts)
+        self.sections.end(self._place)
         return parts
 
+    def _take(self, length: int, parts: list[Part]) -> None:
+        text, self._buffer = self._buffer[:length], self._buffer[length:]
+        if text:
+            self._text(text, parts)
+        self._place += length
+
     def _text(self, text: str, parts: list[Part]) -> None:
-        if not text or self._in_role:
-            return
-        if self._in_header:
+        if self._where == "header":
             self._header += text
-        elif self._call:
-            self._arguments += text
+        elif self._where == "role":
+            self._role += text
+        elif self._where == "opening":
+            self._opening(text, parts)
+        elif self._where == "call":
+            self._arguments(text, parts)
         else:
+            self._say(text, parts)
+
+    def _opening(self, text: str, parts: list[Part]) -> None:
+        """What comes first may name the recipient; if it does not, it is content."""
+        self._role += text
+        if _ROLE.fullmatch(self._role) is None:
+            self._where = "body"
+            text, self._role = self._role, ""
+            self._say(text, parts)
+
+    def _say(self, text: str, parts: list[Part]) -> None:
+        if text:
             parts.append(Piece(self._kind, text))
 
+    def _arguments(self, text: str, parts: list[Part]) -> None:
+        if self._scanner is None:
+            self._lead += text
+            body = self._lead.lstrip()
+            if body and body[0] != "{":
+                self._where = "body"
+                self._say(self._lead, parts)
+            if not body or body[0] != "{":
+                return
+            self._scanner, text = JsonScanner(), body
+            parts.append(CallStart(self._call))
+        at, valid = self._scanner.take(text, 0)
+        if valid:
+            parts.append(CallArguments(valid))
+        if self._scanner.done or self._scanner.failed:
+            parts.append(CallEnd())
+            self._where, self._scanner, self._lead = "body", None, ""
+            self._after(text[at:], parts)
+
+    def _after(self, text: str, parts: list[Part]) -> None:
+        """White space between the arguments and the end of the message says nothing."""
+        if text:
+            self._say(text, parts)
+
     def _marker(self, marker: str, parts: list[Part]) -> None:
+        """``_place`` is where the marker begins."""
         if marker in _CLOSERS:
             self._close(parts)
+            self.sections.end(self._place + (len(marker) if marker in _CLOSERS[:3] else 0))
         if marker == "<|start|>":
-            self._in_role = True
+            self._where, self._role = "role", ""
         elif marker == "<|channel|>":
-            self._in_role, self._in_header, self._header = False, True, ""
+            self._where, self._header, self._header_at = "header", "", self._place
         elif marker == "<|constrain|>":
-            self._header += " " if self._in_header else ""
+            self._header += " " if self._where == "header" else ""
         elif marker == "<|message|>":
             self._open()
 
     def _open(self) -> None:
-        self._in_role = self._in_header = False
-        recipient = _RECIPIENT.search(self._header)
-        if recipient is not None and self._tools:
-            self._call, self._arguments = recipient[1], ""
-        self._kind = "reasoning" if self._header.startswith("analysis") else "content"
-        self.thinking = self._kind == "reasoning" and not self._call
+        recipient = _RECIPIENT.search(self._header) or _RECIPIENT.search(self._role)
+        called = recipient is not None and self._tools
+        self._call = recipient[1] if recipient is not None and called else ""
+        self._where = "call" if called else "body"
+        self._lead, self._role = "", ""
+        self.thinking = self._header.startswith("analysis") and not called
+        self._kind = "reasoning" if self.thinking else "content"
+        if self.thinking:
+            self.sections.begin(self._header_at)
 
     def _close(self, parts: list[Part]) -> None:
-        if self._call:
-            parts.append(Call(f"call_{uuid.uuid4().hex[:24]}", self._call, self._arguments.strip() or "{}"))
-        self._call, self._kind, self.thinking = "", "content", False
-        self._in_header = False
+        if self._where == "call":
+            if self._scanner is None:
+                parts.extend((CallStart(self._call), CallArguments("{}")))
+            parts.append(CallEnd())
+        self._where, self._scanner, self._lead, self._header = "body", None, "", ""
+        self._kind, self.thinking = "content", False

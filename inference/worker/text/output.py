@@ -1,33 +1,41 @@
-"""From the tokens of one choice to its deltas: text, then reasoning and tool calls, then stop strings.
+"""From the tokens of one choice to its deltas: text, then tool calls, then reasoning, then stop strings.
 
-Stop strings are looked for in the content only: not in the reasoning, which OpenAI does not show, and not inside a
-tool call. ``completion_tokens`` counts every token decoded up to the one that ended the answer, that one included,
-whether it is an end-of-answer token or the token that completed a stop string; this is vLLM's habit. The list of
-logprobs leaves out end-of-answer tokens and tokens that lie within a stop string, so that its texts make the content.
+A tool call counts wherever it begins, also within the reasoning, and no marker counts within its arguments. Stop
+strings are looked for in the content only: not in the reasoning, which OpenAI does not show, and not inside a tool
+call. ``completion_tokens`` counts every token decoded up to the one that ended the answer, that one included, whether
+it is an end-of-answer token or the token that completed a stop string; this is vLLM's habit. The list of logprobs
+leaves out end-of-answer tokens and tokens that lie within a stop string, a tool call or the reasoning, so that its
+texts make the content. ``reasoning_tokens`` counts the tokens that are reasoning at least in part, its markers too.
+
+The first fragment of a call has its id and name and comes as soon as these are certain, the others pieces of the
+arguments. Text that stop strings hold back comes out before a call. With ``parallel_calls`` false the answer is over
+when the first call is complete.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from inference import ipc
 from inference.worker.core.types import TokenLogprobs
+from inference.worker.text.call_gate import Parse, ToolGate
 from inference.worker.text.detok import TokenTable
-from inference.worker.text.split import Call, Kind, Piece, Plain, Splitter
+from inference.worker.text.split import Call, CallArguments, CallStart, Part, Piece, Plain, Splitter, Tags
 from inference.worker.text.stops import StopStrings
-from inference.worker.text.tools import Parse, Syntax, ToolGate
-
-Forced = Literal["", "native", "json"]
+from inference.worker.text.tools import JSON_LINES, Forced, Syntax, call_id
 
 
 @dataclass(frozen=True)
 class OutputPlan:
     """What the choices of one request share. ``eos`` are the tokens that end the answer and give no text.
 
-    Without ``syntax`` no tool calls are looked for. ``continues`` keeps the space before the first word.
+    Without ``syntax`` no tool calls are looked for. ``known_tools`` are the functions of which a call without marker
+    counts; ``schemas`` the JSON Schemas of the arguments, by which parameters that are not JSON get their types.
+    ``continues`` keeps the space before the first word.
 
     ``forced`` says that a grammar makes the answer consist of calls: ``native`` in the model's own syntax, ``json``
     as objects ``{"name": ..., "arguments": {...}}``, one a line, without markers. ``named`` is a forced call of one
@@ -42,6 +50,7 @@ class OutputPlan:
     syntax: Syntax | None = None
     parse: Parse | None = None
     known_tools: frozenset[str] = frozenset()
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parallel_calls: bool = True
     visible: frozenset[int] = frozenset()
     continues: bool = False
@@ -58,24 +67,38 @@ class ChoiceOutput:
         self._detokenizer = plan.table.detokenizer(continues=plan.continues, visible=plan.visible)
         self._splitter = plan.splitter()
         self._stop = plan.stops.matcher()
-        self._gates: dict[Kind, ToolGate] = {}
-        if plan.syntax is not None and plan.parse is not None:
-            for kind in ("content", "reasoning"):
-                self._gates[kind] = ToolGate(plan.syntax, plan.parse, plan.known_tools)
-        self._plain = not self._gates and isinstance(self._splitter, Plain)
-        self._kind: Kind = "content"
+        self._gate = self._tool_gate()
+        self._plain = self._gate is None and isinstance(self._splitter, Plain)
         self._delta: ipc.Delta | None = None
-        self._waiting: deque[tuple[int, ipc.TokenLogprob]] = deque()
+        self._waiting: deque[tuple[int, int, ipc.TokenLogprob]] = deque()
         self._content_in = 0
         self._content_out = 0
+        self._ends: list[int] = []
+        self._length = 0
+        self._settled = 0
         self.completion_tokens = 0
         self.reasoning_tokens = 0
         self.calls = 0
+        self._complete = False
+
+    def _tool_gate(self) -> ToolGate | None:
+        plan, splitter = self._plan, self._splitter
+        syntax = JSON_LINES if plan.forced == "json" else plan.syntax
+        if syntax is None:
+            return None
+        tags, thinking = (splitter.markers, splitter.thinking) if isinstance(splitter, Tags) else (None, False)
+        parse = plan.parse or _no_calls
+        return ToolGate(syntax, parse, self, plan.known_tools, plan.schemas, tags=tags, thinking=thinking)
 
     @property
     def stopped(self) -> str | None:
         """The stop string that was found; after it nothing may be fed."""
         return self._stop.matched
+
+    @property
+    def over(self) -> bool:
+        """The answer is over before its end: by a stop string, or because it may have one call only."""
+        return self._complete or self._stop.matched is not None
 
     def feed(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         delta = self._open_delta()
@@ -83,17 +106,14 @@ class ChoiceOutput:
         self.completion_tokens += 1
         if token in self._plan.eos:
             return
-        if logprobs is not None:
-            self._waiting.append((self._content_in, wire_logprob(self._plan.table, token, logprobs)))
         text = self._detokenizer.add(token)
-        if self._plain:
-            if text:
-                self._say_content(text)
-        else:
-            thinking = self._splitter.thinking
-            self._text(text)
-            if thinking or self._splitter.thinking:
-                self.reasoning_tokens += 1
+        if logprobs is not None:
+            entry = wire_logprob(self._plan.table, token, logprobs)
+            self._waiting.append((self._content_in, self._length + len(text), entry))
+        if not self._plain:
+            self._sort(text)
+        elif text:
+            self._say_content(text)
         if self._waiting:
             self._release_logprobs()
 
@@ -104,60 +124,87 @@ class ChoiceOutput:
 
     def finish(self, reason: ipc.FinishReason) -> ipc.FinishReason:
         """Let out what was held back; ``take`` once more after it. Returns the reason as clients know it."""
-        if self.stopped is None:
+        if not self.over:
             self._text(self._detokenizer.finish())
+            if self._gate is not None:
+                self._gate.finish()
             self._parts(self._splitter.finish())
-            for kind in tuple(self._gates):
-                self._finish_gate(kind)
-            if self.stopped is None:
-                self._content_gained(self._stop.flush())
+        if self.stopped is None:
+            self._content_gained(self._stop.flush())
         self._release_logprobs()
+        self.reasoning_tokens = self._splitter.sections.touched(self._ends)
         if self.stopped is not None:
             reason = "stop"
-        return "tool_calls" if reason == "stop" and self.calls else reason
+        return "tool_calls" if reason == "stop" and self.calls and not self._plan.named else reason
 
     def _open_delta(self) -> ipc.Delta:
         if self._delta is None:
             self._delta = ipc.Delta(request=self._plan.request, choice=self._choice)
         return self._delta
 
-    def _text(self, text: str) -> None:
-        if text:
-            self._parts(self._splitter.feed(text))
+    def _sort(self, text: str) -> None:
+        """Take the text of one token where it may be a call or reasoning."""
+        content, thinking = self._content_in, self._splitter.thinking
+        self._length += len(text)
+        self._ends.append(self._length)
+        self._text(text)
+        if self._waiting and (thinking or self._splitter.thinking) and content == self._content_in:
+            self._waiting.pop()
 
-    def _parts(self, parts: list[Any]) -> None:
+    def _text(self, text: str) -> None:
+        if not text:
+            return
+        if self._gate is not None:
+            self._gate.feed(text)
+        else:
+            self.text(text)
+
+    def text(self, text: str) -> None:
+        self._settled += len(text)
+        self._parts(self._splitter.feed(text))
+
+    def skip(self, length: int) -> None:
+        start, self._settled = self._settled, self._settled + length
+        self._parts(self._splitter.skip(length))
+        self._waiting = deque(entry for entry in self._waiting if not start < entry[1] <= self._settled)
+
+    def call_start(self, identity: str, name: str) -> None:
+        if not self.over:
+            self._content_gained(self._stop.flush())
+            fragment = ipc.ToolFragment(index=self.calls, id=identity, name=name)
+            self._open_delta().tools.append(fragment)
+            self.calls += 1
+
+    def call_arguments(self, text: str) -> None:
+        if self.over:
+            return
+        tools = self._open_delta().tools
+        if tools and tools[-1].index == self.calls - 1:
+            tools[-1].arguments += text
+        else:
+            tools.append(ipc.ToolFragment(index=self.calls - 1, arguments=text))
+
+    def call_end(self) -> None:
+        self._complete = not self._plan.parallel_calls
+
+    def _parts(self, parts: list[Part]) -> None:
         for part in parts:
-            if isinstance(part, Call):
-                self._call(part)
-                continue
-            if part.kind != self._kind:
-                if self._gates:
-                    self._finish_gate(self._kind)
-                self._kind = part.kind
-            self._piece(part)
+            if isinstance(part, Piece):
+                self._piece(part)
+            elif isinstance(part, CallStart):
+                self.call_start(call_id(), part.name)
+            elif isinstance(part, CallArguments):
+                self.call_arguments(part.text)
+            else:
+                self.call_end()
 
     def _piece(self, piece: Piece) -> None:
-        gate = self._gates.get(piece.kind)
-        if gate is None:
-            self._say(piece.kind, piece.text)
+        if self._complete:
+            return
+        if piece.kind == "reasoning":
+            self._open_delta().reasoning += piece.text
         else:
-            self._gated(piece.kind, gate.feed(piece.text))
-
-    def _finish_gate(self, kind: Kind) -> None:
-        self._gated(kind, self._gates[kind].finish())
-
-    def _gated(self, kind: Kind, parts: list[str | Call]) -> None:
-        for part in parts:
-            if isinstance(part, Call):
-                self._call(part)
-            else:
-                self._say(kind, part)
-
-    def _say(self, kind: Kind, text: str) -> None:
-        if kind == "reasoning":
-            self._open_delta().reasoning += text
-        else:
-            self._say_content(text)
+            self._say_content(piece.text)
 
     def _say_content(self, text: str) -> None:
         if self.stopped is None:
@@ -169,18 +216,18 @@ class ChoiceOutput:
             self._content_out += len(text)
             self._open_delta().content += text
 
-    def _call(self, call: Call) -> None:
-        if self.stopped is not None or (self.calls and not self._plan.parallel_calls):
-            return
-        fragment = ipc.ToolFragment(index=self.calls, id=call.id, name=call.name, arguments=call.arguments)
-        self._open_delta().tools.append(fragment)
-        self.calls += 1
-
     def _release_logprobs(self) -> None:
         """Let out the entries of tokens whose text is out at least in part, and those that precede them."""
+        settled = self._settled if not self._plain else sys.maxsize
         nothing_held = self.stopped is None and self._content_out == self._content_in
         while self._waiting and (nothing_held or self._waiting[0][0] < self._content_out):
-            self._open_delta().logprobs.append(self._waiting.popleft()[1])
+            if self._waiting[0][1] > settled:
+                break
+            self._open_delta().logprobs.append(self._waiting.popleft()[2])
+
+
+def _no_calls(_text: str) -> list[Call]:
+    return []
 
 
 def wire_logprob(table: TokenTable, token: int, logprobs: TokenLogprobs) -> ipc.TokenLogprob:

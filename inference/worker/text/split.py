@@ -23,15 +23,69 @@ class Call(NamedTuple):
     arguments: str
 
 
-Part = Piece | Call
+class CallStart(NamedTuple):
+    """A call begins; its arguments follow as ``CallArguments``."""
+
+    name: str
+
+
+class CallArguments(NamedTuple):
+    """The next piece of the JSON text of the arguments."""
+
+    text: str
+
+
+class CallEnd(NamedTuple):
+    """No more of this call will come."""
+
+
+Part = Piece | CallStart | CallArguments | CallEnd
+
+
+class Sections:
+    """The stretches of an answer, counted in characters, that are reasoning with its markers."""
+
+    def __init__(self) -> None:
+        self._closed: list[tuple[int, int]] = []
+        self._start: int | None = None
+
+    def begin(self, at: int) -> None:
+        if self._start is None:
+            self._start = at
+
+    def end(self, at: int) -> None:
+        if self._start is not None:
+            if at > self._start:
+                self._closed.append((self._start, at))
+            self._start = None
+
+    def touched(self, ends: Sequence[int]) -> int:
+        """How many tokens lie in them, at least in part. ``ends`` are the places where the tokens' texts end.
+
+        A token without text of its own, such as the first of those that make one character, lies where it stands.
+        """
+        count = start = section = 0
+        for end in ends:
+            while section < len(self._closed) and self._closed[section][1] <= start:
+                section += 1
+            if section < len(self._closed):
+                begin = self._closed[section][0]
+                count += begin < end or (begin == start == end) or (begin <= start < end)
+            start = end
+        return count
 
 
 class Splitter(Protocol):
     """The state of one choice. ``thinking`` is true while the text that comes is reasoning."""
 
     thinking: bool
+    sections: Sections
 
     def feed(self, text: str) -> list[Part]: ...
+
+    def skip(self, length: int) -> list[Part]:
+        """That many characters of the answer are a call, and come to no splitter."""
+        ...
 
     def finish(self) -> list[Part]: ...
 
@@ -61,9 +115,13 @@ class Plain:
     """Everything is content."""
 
     thinking = False
+    sections = Sections()
 
     def feed(self, text: str) -> list[Part]:
         return [Piece("content", text)] if text else []
+
+    def skip(self, length: int) -> list[Part]:
+        return []
 
     def finish(self) -> list[Part]:
         return []
@@ -73,13 +131,18 @@ class Tags:
     """Reasoning between a start and an end marker. ``opened`` says the prompt ended inside the reasoning.
 
     White space around the reasoning belongs to the format and goes: before and after the markers, inside and outside.
-    An end marker without a start is dropped too.
+    An end marker without a start is dropped too. With ``once`` there is reasoning at the beginning only: in an answer
+    whose text a grammar describes, a marker is a part of it.
     """
 
-    def __init__(self, start: str, end: str, *, opened: bool = False) -> None:
-        self._markers = (start, end)
-        self._start = start
+    def __init__(self, start: str, end: str, *, opened: bool = False, once: bool = False) -> None:
+        self.markers = (start, end)
         self.thinking = opened
+        self.sections = Sections()
+        if opened:
+            self.sections.begin(0)
+        self._once = once
+        self._place = 0
         self._buffer = ""
         self._space = ""
         self._fresh = True
@@ -88,20 +151,27 @@ class Tags:
     def feed(self, text: str) -> list[Part]:
         self._buffer += text
         parts: list[Part] = []
-        while (found := find_first(self._buffer, self._markers)) is not None:
+        while (found := find_first(self._buffer, self._live())) is not None:
             at, marker = found
-            self._emit(self._buffer[:at], parts)
-            self._buffer = self._buffer[at + len(marker) :]
-            self._switch(marker == self._start)
-        cut = len(self._buffer) - held_length(self._buffer, self._markers)
-        self._emit(self._buffer[:cut], parts)
-        self._buffer = self._buffer[cut:]
+            self._take(at, parts)
+            if marker in self._live():
+                self._switch(marker)
+        self._take(len(self._buffer) - held_length(self._buffer, self._live()), parts)
+        return parts
+
+    def skip(self, length: int) -> list[Part]:
+        parts: list[Part] = []
+        self._take(len(self._buffer), parts)
+        self.sections.end(self._place)
+        self._place += length
+        if self.thinking:
+            self.sections.begin(self._place)
         return parts
 
     def finish(self) -> list[Part]:
         parts: list[Part] = []
-        self._emit(self._buffer, parts)
-        self._buffer = ""
+        self._take(len(self._buffer), parts)
+        self.sections.end(self._place)
         if self._space and not self._fresh:
             parts.append(Piece(self._kind, self._space))
         elif self._space and not self._thought:
@@ -109,13 +179,30 @@ class Tags:
         self._space = ""
         return parts
 
+    def _live(self) -> tuple[str, ...]:
+        """The markers that still count."""
+        return () if self._once and not self.thinking and not self._fresh else self.markers
+
+    def _take(self, length: int, parts: list[Part]) -> None:
+        """That much of the buffer is text."""
+        text, self._buffer = self._buffer[:length], self._buffer[length:]
+        self._place += length
+        self._emit(text, parts)
+
     @property
     def _kind(self) -> Kind:
         return "reasoning" if self.thinking else "content"
 
-    def _switch(self, thinking: bool) -> None:
-        self.thinking = thinking
-        self._thought = self._thought or thinking
+    def _switch(self, marker: str) -> None:
+        """Go past a marker, which the buffer begins with."""
+        self._buffer = self._buffer[len(marker) :]
+        if marker == self.markers[0]:
+            self.sections.begin(self._place)
+        self._place += len(marker)
+        self.thinking = marker == self.markers[0]
+        if not self.thinking:
+            self.sections.end(self._place)
+        self._thought = self._thought or self.thinking
         self._space = ""
         self._fresh = True
 

@@ -1,188 +1,129 @@
-"""Takes tool calls out of a text that arrives in pieces, with vllm-mlx's parsers and our own hold-back.
-
-Only the parsers' ``extract_tool_calls`` is used, on whole blocks: their streaming halves give parts of markers out as
-text (see ``vllm_compat.parsers``). From the first character that may begin a marker nothing is let out; a block in
-which the parser finds no call becomes text again, so that nothing a model says is lost.
-"""
+"""How each family writes tool calls: its start markers and what reads behind them; ids for the calls."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection
+import secrets
+import string
+import uuid
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from inference.worker.text.split import Call, find_first, held_length
+from inference.worker.text import call_forms as forms
+from inference.worker.text import call_xml as xml
+from inference.worker.text.call_json import Envelope
 
-Parse = Callable[[str], list[Call]]
+Forced = Literal["", "native", "json"]
+
+
+class Block(NamedTuple):
+    """``end`` is the marker that ends it, "" where there is none. Without a machine it is read as a whole."""
+
+    end: str
+    machine: forms.Machine | None
 
 
 @dataclass(frozen=True)
 class Syntax:
-    """How one family writes calls. ``blocks`` maps each start marker to its end marker, "" for the end of the text.
+    """How one family writes calls: what each start marker begins.
 
-    ``inner`` are further special tokens that a parser must see inside a block.
+    ``inner`` are further special tokens that stand inside a block. ``bare`` says how a call without marker is written,
+    None if it is not. ``short_ids`` are Mistral's, nine letters and digits, which its templates insist on.
     """
 
-    blocks: dict[str, str]
+    blocks: dict[str, Block]
     inner: tuple[str, ...] = ()
+    bare: Envelope | None = None
+    short_ids: bool = False
 
     @property
     def markers(self) -> tuple[str, ...]:
-        return (*self.blocks, *(end for end in self.blocks.values() if end), *self.inner)
+        return (*self.blocks, *(block.end for block in self.blocks.values() if block.end), *self.inner)
 
 
-_TAG = {"<tool_call>": "</tool_call>"}
-_FUNCTION = {"<function=": "</function>"}
+_BARE = Envelope(bare=True)
+
+
+def _tag(machine: forms.Machine) -> dict[str, Block]:
+    return {"<tool_call>": Block("</tool_call>", machine)}
+
+
+def _function(form: xml.Form) -> dict[str, Block]:
+    return {"<function=": Block("</function>", forms.function_call(form))}
+
+
+_ARG_TAGS = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
 _KIMI = {
-    "<|tool_calls_section_begin|>": "<|tool_calls_section_end|>",
-    "<|tool_call_section_begin|>": "<|tool_call_section_end|>",
+    "<|tool_calls_section_begin|>": Block("<|tool_calls_section_end|>", forms.kimi),
+    "<|tool_call_section_begin|>": Block("<|tool_call_section_end|>", forms.kimi),
 }
-_DEEPSEEK = {"<｜tool▁calls▁begin｜>": "<｜tool▁calls▁end｜>"}
-_DSML = {"<｜DSML｜tool_calls>": "</｜DSML｜tool_calls>"}
-_MINIMAX = {"<minimax:tool_call>": "</minimax:tool_call>"}
-_GEMMA = {"<|tool_call>": "<tool_call|>"}
-_MISTRAL = {"[TOOL_CALLS]": ""}
-_BRACKET = {"[Calling tool:": ")]"}
+_DEEPSEEK = {"<｜tool▁calls▁begin｜>": Block("<｜tool▁calls▁end｜>", forms.deepseek)}
+_DSML_END = "</｜DSML｜tool_calls>"
+_DSML = {"<｜DSML｜tool_calls>": Block(_DSML_END, forms.invokes('<｜DSML｜invoke name="', _DSML_END, xml.DSML))}
+_MINIMAX_END = "</minimax:tool_call>"
+_MINIMAX = {"<minimax:tool_call>": Block(_MINIMAX_END, forms.invokes('<invoke name="', _MINIMAX_END, xml.INVOKE))}
+_GEMMA = {"<|tool_call>": Block("<tool_call|>", None)}
+_MISTRAL = {"[TOOL_CALLS]": Block("", forms.mistral)}
+_BRACKET = {"[Calling tool:": Block(")]", forms.bracketed)}
+_GRANITE = Envelope(type_is_name=True)
+_QWEN = _tag(forms.tagged(xml.FUNCTION)) | _function(xml.FUNCTION)
+_SPACED = _tag(forms.tagged(xml.FUNCTION_SPACED)) | _function(xml.FUNCTION_SPACED)
 
 SYNTAXES: dict[str, Syntax] = {
-    "hermes": Syntax(_TAG),
-    "qwen": Syntax(_TAG | _FUNCTION | _BRACKET),
-    "qwen3_xml": Syntax(_TAG | _FUNCTION),
-    "nemotron": Syntax(_TAG),
-    "step3p5": Syntax(_TAG | _FUNCTION),
-    "glm47": Syntax(_TAG),
-    "poolside_v1": Syntax(_TAG),
-    "mistral": Syntax(_MISTRAL, ("[ARGS]", "[CALL_ID]")),
-    "llama": Syntax({"<|python_tag|>": ""} | _FUNCTION),
+    "hermes": Syntax(_SPACED, bare=_BARE),
+    "qwen": Syntax(_QWEN | _BRACKET),
+    "qwen3_xml": Syntax(_QWEN),
+    "nemotron": Syntax(_SPACED),
+    "step3p5": Syntax(_QWEN),
+    "glm47": Syntax(_tag(forms.tagged(xml.FUNCTION, xml.KEYS)), _ARG_TAGS),
+    "poolside_v1": Syntax(_tag(forms.tagged(xml.FUNCTION, xml.KEYS_EXACT)), _ARG_TAGS),
+    "mistral": Syntax(_MISTRAL, ("[ARGS]", "[CALL_ID]"), short_ids=True),
+    "llama": Syntax(
+        {"<|python_tag|>": Block("", forms.several(Envelope()))} | _function(xml.FUNCTION_SPACED), bare=_BARE
+    ),
     "deepseek": Syntax(_DEEPSEEK, ("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>")),
     "deepseek_v4": Syntax(_DSML),
     "kimi": Syntax(_KIMI, ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>")),
-    "granite": Syntax({"<|tool_call|>": ""}),
+    "granite": Syntax(
+        {
+            "<|tool_call|>": Block("", forms.listed(_GRANITE)),
+            "<tool_call>": Block("", forms.listed(_GRANITE)),
+        },
+        bare=Envelope(bare=True, type_is_name=True),
+    ),
     "gemma4": Syntax(_GEMMA, ('<|"|>',)),
     "minimax": Syntax(_MINIMAX),
-    "functionary": Syntax({"<|from|>": "", "<|recipient|>": ""} | _FUNCTION, ("<|content|>",)),
-    "xlam": Syntax(_MISTRAL),
+    "functionary": Syntax(
+        {
+            "<|from|>": Block("", forms.functionary(from_=True)),
+            "<|recipient|>": Block("", forms.functionary(from_=False)),
+        }
+        | _function(xml.FUNCTION_SPACED),
+        ("<|content|>",),
+        bare=_BARE,
+    ),
+    "xlam": Syntax(_MISTRAL | {"```json": Block("```", forms.fenced), "```": Block("```", forms.fenced)}, bare=_BARE),
     "harmony": Syntax({}),
-    "auto": Syntax(_TAG | _FUNCTION | _BRACKET | _GEMMA | _DSML | _MISTRAL, ('<|"|>',)),
+    "auto": Syntax(
+        _tag(forms.tagged(xml.FUNCTION_SPACED, xml.KEYS))
+        | _function(xml.FUNCTION_SPACED)
+        | _BRACKET
+        | _GEMMA
+        | _DSML
+        | _MISTRAL,
+        ('<|"|>', "[ARGS]", "[CALL_ID]", *_ARG_TAGS),
+        bare=_BARE,
+    ),
 }
 
-_BARE_STARTS = tuple(
-    f'{before}{{"{key}":' for before in ("", "[") for key in ("name", "type", "function", "arguments", "parameters")
-)
-MAX_LAST_LOOK = 65_536
-"""Characters up to which a whole answer is looked through once more for calls without their markers."""
+JSON_LINES = Syntax({}, bare=_BARE)
+"""Calls a grammar makes of a model whose own syntax has none: objects without markers, one a line."""
 
-_QUOTES = re.compile(r'(?<!\\)(?:\\\\)*"')
-_BARE_LONGEST = max(map(len, _BARE_STARTS))
+_ALPHANUMERIC = string.ascii_letters + string.digits
 
 
-def may_be_bare_call(text: str) -> bool:
-    """True while ``text`` begins like a call written as JSON with no marker around it."""
-    compact = re.sub(r"\s+", "", text[: 8 * _BARE_LONGEST])[:_BARE_LONGEST]
-    return any(start.startswith(compact) or compact.startswith(start) for start in _BARE_STARTS)
+def call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
 
 
-def _inside_string(block: str) -> bool:
-    """True if ``block`` ends within a JSON string: an end marker there is part of an argument."""
-    at = block.find("{")
-    return at >= 0 and len(_QUOTES.findall(block, at)) % 2 == 1
-
-
-class ToolGate:
-    """The state of one choice. ``known`` are the names of the request's tools.
-
-    A call without its marker counts only when it names one of them; a marked one counts always, for the client to
-    see what the model wanted.
-    """
-
-    def __init__(self, syntax: Syntax, parse: Parse, known: Collection[str]) -> None:
-        self._syntax = syntax
-        self._starts = tuple(syntax.blocks)
-        self._parse = parse
-        self._known = frozenset(known)
-        self._buffer = ""
-        self._end: str | None = None
-        self._bare: bool | None = None
-        self._said = ""
-        self._gap = ""
-        self._called = False
-
-    def feed(self, text: str) -> list[str | Call]:
-        self._buffer += text
-        parts: list[str | Call] = []
-        while self._step(parts):
-            pass
-        return parts
-
-    def finish(self) -> list[str | Call]:
-        """The rest, and a last look at everything that was said when no call was found."""
-        parts: list[str | Call] = []
-        rest, self._buffer = self._buffer, ""
-        if self._end is not None:
-            self._block(rest, parts)
-        elif self._bare:
-            self._bare_call(rest, parts)
-        elif rest and not (self._called and rest.isspace()):
-            self._say(rest, parts)
-        if not self._called and 0 < len(self._said) <= MAX_LAST_LOOK:
-            parts.extend(self._known_calls(self._said))
-        return parts
-
-    def _step(self, parts: list[str | Call]) -> bool:
-        """Move one block, or one stretch of text, from the buffer to ``parts``; False when more text is needed."""
-        if self._end is not None:
-            return self._close(parts)
-        if self._bare is None or self._bare:
-            self._bare = may_be_bare_call(self._buffer) if self._buffer.strip() else self._bare
-            if self._bare is not False:
-                return False
-        found = find_first(self._buffer, self._starts)
-        if found is not None:
-            before, self._buffer = self._buffer[: found[0]], self._buffer[found[0] :]
-            body = before.rstrip()
-            self._gap = before[len(body) :]
-            self._say(body, parts)
-            self._end = self._syntax.blocks[found[1]]
-            return True
-        body = self._buffer[: len(self._buffer) - held_length(self._buffer, self._starts)].rstrip()
-        self._buffer = self._buffer[len(body) :]
-        self._say(body, parts)
-        return False
-
-    def _close(self, parts: list[str | Call]) -> bool:
-        if not self._end:
-            return False
-        at = self._buffer.find(self._end)
-        while at >= 0 and _inside_string(self._buffer[:at]):
-            at = self._buffer.find(self._end, at + 1)
-        if at < 0:
-            return False
-        at += len(self._end)
-        block, self._buffer, self._end = self._buffer[:at], self._buffer[at:], None
-        self._block(block, parts)
-        return True
-
-    def _block(self, block: str, parts: list[str | Call]) -> None:
-        calls = self._parse(block)
-        if calls:
-            self._called = True
-            parts.extend(calls)
-        else:
-            self._say(self._gap + block, parts)
-
-    def _bare_call(self, text: str, parts: list[str | Call]) -> None:
-        calls = self._known_calls(text)
-        if calls:
-            self._called = True
-            parts.extend(calls)
-        else:
-            self._say(text, parts)
-
-    def _known_calls(self, text: str) -> list[Call]:
-        calls = self._parse(text)
-        return calls if all(call.name in self._known for call in calls) else []
-
-    def _say(self, text: str, parts: list[str | Call]) -> None:
-        if text:
-            self._said += text
-            parts.append(text)
+def short_call_id() -> str:
+    return "".join(secrets.choice(_ALPHANUMERIC) for _ in range(9))

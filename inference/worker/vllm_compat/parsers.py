@@ -3,8 +3,8 @@
 Defects of vllm-mlx 0.6.0 that are worked round here; ``tests/worker/text/test_vllm_parsers.py`` fails when one is gone.
 
 1. ``extract_tool_calls_streaming`` lets the beginning of a split marker out as content (hermes, mistral, auto) and
-   then finds no call (mistral, auto). We never call it: ``text.tools.ToolGate`` holds blocks back and gives them whole
-   to ``extract_tool_calls``.
+   then finds no call (mistral, auto). We never call it: ``text.call_gate.ToolGate`` streams with machines of its own
+   and gives what these do not know to ``extract_tool_calls``, a whole block at a time.
 2. ``extract_tool_calls`` of several parsers first deletes everything up to a ``</think>``, also one within an
    argument. Reasoning is separated before, so the deletion is switched off.
 3. Parsers raise on some malformed calls. That ends no request: such a block is text.
@@ -96,10 +96,17 @@ def parse_calls(name: str, text: str, tools: list[dict[str, Any]]) -> list[Call]
         found = parser.extract_tool_calls(text, {"tools": tools})
         if not found.tools_called:
             return []
-        return [Call(str(call["id"]), str(call["name"]), str(call["arguments"])) for call in found.tool_calls]
+        if not all(isinstance(call["name"], str) and call["name"].isprintable() for call in found.tool_calls):
+            return []
+        return [Call(str(call["id"]), call["name"], _encodable(call["arguments"])) for call in found.tool_calls]
     except Exception as error:
         log.warning("the %s parser failed on a tool call: %s", name, type(error).__name__)
         return []
+
+
+def _encodable(arguments: Any) -> str:
+    """Half a surrogate pair, which JSON can escape, has no UTF-8."""
+    return str(arguments).encode("utf-8", "replace").decode()
 
 
 def _unchanged(text: str) -> str:

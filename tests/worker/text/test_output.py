@@ -58,9 +58,24 @@ def everything(
     return (
         "".join(delta.content for delta in deltas),
         "".join(delta.reasoning for delta in deltas),
-        [(tool.index, tool.name, tool.arguments) for delta in deltas for tool in delta.tools],
+        gathered([tool for delta in deltas for tool in delta.tools]),
         final,
     )
+
+
+def gathered(fragments: list[ipc.ToolFragment]) -> list[tuple[int, str | None, str]]:
+    """Index, name and arguments of each call; only the first fragment of one has its id and name."""
+    calls: list[tuple[int, str | None, str]] = []
+    for fragment in fragments:
+        if fragment.index == len(calls):
+            assert fragment.id
+            calls.append((fragment.index, fragment.name, fragment.arguments))
+        else:
+            assert fragment.index == len(calls) - 1
+            assert fragment.id is fragment.name is None
+            index, name, arguments = calls[-1]
+            calls[-1] = index, name, arguments + fragment.arguments
+    return calls
 
 
 def test_it_works() -> None:
@@ -112,6 +127,7 @@ def tools(**options: Any) -> OutputPlan:
         syntax=SYNTAXES["hermes"],
         parse=lambda text: parse_calls("hermes", text, []),
         known_tools=frozenset({"weather"}),
+        schemas={"weather": {"type": "object", "properties": {"city": {"type": "string"}}}},
         **options,
     )
 

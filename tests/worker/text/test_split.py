@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.worker.text.harmony import Channels
-from inference.worker.text.split import Call, Piece, Plain, Splitter, Tags, held_length
-
-
-def run(splitter: Splitter, pieces: Iterable[str]) -> tuple[str, str, list[tuple[str, str]]]:
-    parts = [part for piece in pieces for part in splitter.feed(piece)] + splitter.finish()
-    texts = {"content": "", "reasoning": ""}
-    for part in parts:
-        if isinstance(part, Piece):
-            texts[part.kind] += part.text
-    calls = [(part.name, part.arguments) for part in parts if isinstance(part, Call)]
-    return texts["content"], texts["reasoning"], calls
+from inference.worker.text.split import Piece, Plain, Tags, held_length
+from tests.worker.text.hearing import run_splitter
 
 
 def think(*, opened: bool = False) -> Tags:
@@ -41,7 +32,7 @@ def think(*, opened: bool = False) -> Tags:
 )
 def test_tags(text: str, opened: bool, content: str, reasoning: str) -> None:
     for pieces in ([text], list(text), [text[:5], text[5:]]):
-        assert run(think(opened=opened), pieces)[:2] == (content, reasoning)
+        assert run_splitter(think(opened=opened), pieces)[:2] == (content, reasoning)
 
 
 @given(
@@ -50,9 +41,9 @@ def test_tags(text: str, opened: bool, content: str, reasoning: str) -> None:
 )
 def test_every_way_of_cutting_gives_the_same_and_no_marker(pieces: list[str], opened: bool) -> None:
     text = "".join(pieces)
-    whole = run(think(opened=opened), [text])
-    assert run(think(opened=opened), pieces) == whole
-    assert run(think(opened=opened), list(text)) == whole
+    whole = run_splitter(think(opened=opened), [text])
+    assert run_splitter(think(opened=opened), pieces) == whole
+    assert run_splitter(think(opened=opened), list(text)) == whole
 
 
 def test_text_is_not_held_longer_than_needed() -> None:
@@ -72,26 +63,29 @@ ANSWER = "<|channel|>analysis<|message|>Easy.<|end|><|start|>assistant<|channel|
 
 @pytest.mark.parametrize("cut", [lambda text: [text], list, lambda text: [text[:40], text[40:]]])
 def test_channels(cut: Callable[[str], list[str]]) -> None:
-    assert run(Channels(tools=True), cut(ANSWER)) == ("It is 4.", "Easy.", [])
-    assert run(Channels(tools=True), cut(TALK)) == ("", "Need the weather.", [("weather", '{"city": "Oslo"}')])
-    assert run(Channels(tools=True), cut(TALK + "<|call|>")) == run(Channels(tools=True), [TALK])
+    assert run_splitter(Channels(tools=True), cut(ANSWER)) == ("It is 4.", "Easy.", [])
+    assert run_splitter(Channels(tools=True), cut(TALK)) == ("", "Need the weather.", [("weather", '{"city": "Oslo"}')])
+    assert run_splitter(Channels(tools=True), cut(TALK + "<|call|>")) == run_splitter(Channels(tools=True), [TALK])
 
 
 def test_a_recipient_may_stand_before_the_channel_name_ends_or_in_analysis() -> None:
     text = '<|channel|>analysis to=functions.f code<|message|>{"a": 1}'
-    assert run(Channels(tools=True), [text]) == ("", "", [("f", '{"a": 1}')])
+    assert run_splitter(Channels(tools=True), [text]) == ("", "", [("f", '{"a": 1}')])
 
 
 def test_a_preamble_in_commentary_is_content() -> None:
-    assert run(Channels(tools=True), ["<|channel|>commentary<|message|>First I look.<|end|>"])[0] == "First I look."
+    assert (
+        run_splitter(Channels(tools=True), ["<|channel|>commentary<|message|>First I look.<|end|>"])[0]
+        == "First I look."
+    )
 
 
 def test_without_tools_a_message_to_one_is_text() -> None:
-    assert run(Channels(tools=False), [TALK]) == ('{"city": "Oslo"}', "Need the weather.", [])
+    assert run_splitter(Channels(tools=False), [TALK]) == ('{"city": "Oslo"}', "Need the weather.", [])
 
 
 def test_text_without_any_channel_is_content() -> None:
-    assert run(Channels(tools=True), list("plain < text")) == ("plain < text", "", [])
+    assert run_splitter(Channels(tools=True), list("plain < text")) == ("plain < text", "", [])
 
 
 @given(
@@ -104,4 +98,4 @@ def test_text_without_any_channel_is_content() -> None:
 )
 def test_channels_do_not_depend_on_the_cuts(pieces: list[str]) -> None:
     text = "".join(pieces)
-    assert run(Channels(tools=True), pieces) == run(Channels(tools=True), list(text))
+    assert run_splitter(Channels(tools=True), pieces) == run_splitter(Channels(tools=True), list(text))

@@ -1,153 +1,267 @@
-"""Tool calls of every family, cut at every place: the call whole, its markers never."""
+"""Tool calls of every family, cut at every place: name and arguments the same, markers never, nothing lost."""
 
 from __future__ import annotations
 
 import json
-import random
-import sys
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from inference.worker.text.split import Call
-from inference.worker.text.tools import SYNTAXES, ToolGate, may_be_bare_call
+from inference.worker.text.tools import JSON_LINES, SYNTAXES
 from inference.worker.vllm_compat.parsers import CANONICAL, parse_calls, tool_parser_names
+from tests.worker.text.hearing import SCHEMAS, TOOLS, Heard, cuts, gate, hear, in_two
+from tests.worker.text.spelling import SPELLINGS, Calls, Spelling, name_of
 
-TOOLS: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
-        },
-    }
-]
-XML = "<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
-ARG_KEYS = "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>"
-JSON_TAG = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
-DSML = (
-    '<｜DSML｜tool_calls><｜DSML｜invoke name="weather"><｜DSML｜parameter name="city" string="true">'
-    "Oslo</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜tool_calls>"
-)
-SAMPLES = [
-    ("hermes", JSON_TAG),
-    ("hermes", '{"name": "weather", "arguments": {"city": "Oslo"}}'),
-    ("qwen", JSON_TAG),
-    ("qwen3_xml", XML),
-    ("nemotron", XML),
-    ("step3p5", XML),
-    ("glm47", ARG_KEYS),
-    ("poolside_v1", ARG_KEYS),
-    ("mistral", '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Oslo"}}]'),
-    ("mistral", '[TOOL_CALLS]weather[ARGS]{"city": "Oslo"}'),
-    ("llama", '<|python_tag|>{"name": "weather", "parameters": {"city": "Oslo"}}'),
-    ("llama", '{"name": "weather", "parameters": {"city": "Oslo"}}'),
-    ("llama", '<function=weather>{"city": "Oslo"}</function>'),
-    (
-        "deepseek",
-        (
-            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n"
-            '```json\n{"city": "Oslo"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
-        ),
-    ),
-    ("deepseek_v4", DSML),
-    (
-        "kimi",
-        (
-            "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>"
-            '{"city": "Oslo"}<|tool_call_end|><|tool_calls_section_end|>'
-        ),
-    ),
-    ("granite", '<|tool_call|>[{"name": "weather", "arguments": {"city": "Oslo"}}]'),
-    ("gemma4", '<|tool_call>call:weather{city:<|"|>Oslo<|"|>}<tool_call|>'),
-    (
-        "minimax",
-        (
-            '<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Oslo</parameter>\n</invoke>\n'
-            "</minimax:tool_call>"
-        ),
-    ),
-    ("functionary", '<|from|>assistant\n<|recipient|>weather\n<|content|>{"city": "Oslo"}'),
-    ("functionary", '<function=weather>{"city": "Oslo"}</function>'),
-    ("xlam", '[{"name": "weather", "arguments": {"city": "Oslo"}}]'),
-    ("auto", JSON_TAG),
-    ("auto", '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Oslo"}}]'),
-]
+OSLO: Calls = [("weather", {"city": "Oslo"})]
+MANY: dict[str, Calls] = {
+    "one": OSLO,
+    "two": [("weather", {"city": "Oslo", "days": 3}), ("weather", {"city": "Bergen", "exact": True})],
+    "nested": [("weather", {"where": {"lat": [59.9, -1e3], "of": {"deep": [None, {}]}}, "tags": ["a", "b"]})],
+    "empty": [("clock", {})],
+    "letters": [("weather", {"city": "Trømsø \U0001f600\u2028 你好"})],
+    "lines": [("weather", {"city": "def f(x):\n    return {x: [1]}\n\n# \"quoted\" 'too' \\ and \t tab"})],
+    "braces": [("weather", {"city": '}]}", {"name": "x", "arguments": {'})],
+}
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+every = pytest.mark.parametrize("spelling", SPELLINGS, ids=name_of)
 
 
-def run(parser: str, pieces: list[str], known: set[str] | None = None) -> tuple[str, list[tuple[str, Any]]]:
-    gate = ToolGate(
-        SYNTAXES[parser], lambda text: parse_calls(parser, text, TOOLS), {"weather"} if known is None else known
+def run(parser: str, pieces: Iterable[str], known: Iterable[str] = SCHEMAS) -> tuple[str, list[tuple[str, Any]]]:
+    heard = hear(parser, pieces, known)
+    return heard.said, [(name, json.loads(arguments)) for name, arguments in heard.calls]
+
+
+@every
+@pytest.mark.parametrize("calls", MANY.values(), ids=MANY)
+def test_calls_come_out_and_nothing_else(spelling: Spelling, calls: Calls) -> None:
+    text = spelling.write(calls)
+    assert run(spelling.parser, [text]) == ("", calls)
+    assert run(spelling.parser, list(text)) == ("", calls)
+
+
+@every
+@pytest.mark.parametrize("calls", MANY.values(), ids=MANY)
+def test_vllm_mlx_reads_the_same(spelling: Spelling, calls: Calls) -> None:
+    """Its parser is asked about each block by itself, as it is when it stands in for a machine."""
+    if not spelling.oracle or _differs(spelling, calls):
+        pytest.skip("vllm-mlx reads this spelling otherwise or not at all")
+    blocks = [spelling.write([call]) for call in calls]
+    read = [call for block in blocks for call in parse_calls(spelling.parser, block, TOOLS)]
+    assert [(call.name, json.loads(call.arguments)) for call in read] == run(spelling.parser, [spelling.write(calls)])[
+        1
+    ]
+
+
+def _differs(spelling: Spelling, calls: Calls) -> bool:
+    """Calls without parameters, which MiniMax's and Nemotron's parsers drop."""
+    return (
+        spelling.form in ("invoke", "function")
+        and spelling.parser in ("minimax", "nemotron")
+        and calls == MANY["empty"]
     )
-    parts = [part for piece in pieces for part in gate.feed(piece)] + gate.finish()
-    text = "".join(part for part in parts if isinstance(part, str))
-    return text, [(part.name, json.loads(part.arguments)) for part in parts if isinstance(part, Call)]
 
 
-def cut(text: str, seed: int) -> list[str]:
-    chooser = random.Random(seed)
-    places = sorted(chooser.sample(range(len(text) + 1), min(len(text), 12)))
-    return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+@every
+def test_every_cut_of_one_call_gives_the_same(spelling: Spelling) -> None:
+    text = f"Wait.\n{spelling.write(MANY['two'])}\nDone."
+    whole = hear(spelling.parser, [text]).answer()
+    assert hear(spelling.parser, list(text)).answer() == whole
+    for pieces in in_two(text):
+        assert hear(spelling.parser, pieces).answer() == whole
 
 
-@pytest.mark.parametrize(("parser", "sample"), SAMPLES)
-def test_a_call_comes_whole_and_nothing_else(parser: str, sample: str) -> None:
-    expected = ("", [("weather", {"city": "Oslo"})])
-    assert run(parser, [sample]) == expected
-    assert run(parser, list(sample)) == expected
-    for seed in range(3):
-        assert run(parser, cut(sample, seed)) == expected
+@every
+def test_text_around_calls_is_text(spelling: Spelling) -> None:
+    if spelling.form == "bare":
+        pytest.skip("a call without marker stands at the beginning")
+    said, calls = run(spelling.parser, list(f"I look it up.\n{spelling.write(OSLO)} There."))
+    assert said.split() == ["I", "look", "it", "up.", "There."]
+    assert calls == OSLO
 
 
-@pytest.mark.parametrize(("parser", "sample"), [item for item in SAMPLES if item[1][0] not in "{["])
-def test_text_before_a_call_comes_out_at_once(parser: str, sample: str) -> None:
-    text, calls = run(parser, list("I look it up.\n" + sample))
-    assert text == "I look it up."
-    assert len(calls) == 1
+@every
+def test_a_call_cut_off_keeps_what_was_decoded(spelling: Spelling) -> None:
+    text = spelling.write(OSLO)
+    full = hear(spelling.parser, [text]).calls[0][1]
+    for end in range(len(text)):
+        whole = hear(spelling.parser, [text[:end]])
+        assert hear(spelling.parser, list(text[:end])).answer() == whole.answer()
+        if whole.calls:
+            assert whole.said == ""
+            assert full.startswith(whole.calls[0][1])
+        else:
+            assert whole.said == text[:end]
+
+
+@every
+def test_name_and_arguments_come_while_they_are_decoded(spelling: Spelling) -> None:
+    text = spelling.write([("weather", {"city": "Oslo and its surroundings"})])
+    heard = Heard()
+    made = gate(spelling.parser, heard)
+    seen = []
+    for character in text:
+        made.feed(character)
+        if heard.calls and heard.calls[0][1] not in seen:
+            seen.append(heard.calls[0][1])
+    assert len(seen) > 20
+    assert heard.said == ""
+
+
+TOKENS = [
+    *["<tool_call>", "</tool_call>", "<function=", "weather", ">", "</function>", "<parameter=city>", "</parameter>"],
+    *["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "[TOOL_CALLS]", "[ARGS]", "[Calling tool:", ")]"],
+    *['{"name": "weather", "arguments": ', '{"city": "', "{", "}", "[", "]", '"', "\\", ",", " ", "\n", "a", "```json"],
+    *["<|python_tag|>", "; ", "<think>", "</think>", "<|tool_call>", "call:weather{", "<tool_call|>", "clock", "null"],
+]
+
+
+@pytest.mark.parametrize("parser", [*SYNTAXES, "JSON_LINES"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_rubbish_cut_anyhow_gives_the_same(parser: str, data: st.DataObject) -> None:
+    text = "".join(data.draw(st.lists(st.sampled_from(TOKENS), max_size=14)))
+    syntax = SYNTAXES.get(parser, JSON_LINES)
+    options: dict[str, Any] = {"tags": ("<think>", "</think>"), "thinking": data.draw(st.booleans())}
+    whole = hear(syntax, [text], **options).answer()
+    assert hear(syntax, list(text), **options).answer() == whole
+    assert hear(syntax, data.draw(cuts(text)), **options).answer() == whole
+
+
+arguments: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"city": st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)},
+    optional={"days": st.integers(-5, 10**9), "tags": st.lists(st.text("ab{}\"'\\", max_size=5), max_size=3)},
+)
+
+
+@every
+@given(data=st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_arguments_cut_anyhow_come_out(spelling: Spelling, data: st.DataObject) -> None:
+    calls: Calls = [("weather", value) for value in data.draw(st.lists(arguments, min_size=1, max_size=2))]
+    if not spelling.json_inside:
+        calls = [(name, value | {"city": value["city"].strip()}) for name, value in calls]
+    text = spelling.write(calls)
+    assert run(spelling.parser, data.draw(cuts(text))) == ("", calls)
 
 
 def test_every_parser_of_vllm_mlx_has_its_syntax() -> None:
     assert {CANONICAL.get(name, name) for name in tool_parser_names()} == set(SYNTAXES)
 
 
-def test_two_calls_with_text_around() -> None:
-    text, calls = run("hermes", list(f"a {JSON_TAG}\n{JSON_TAG}\nb"))
-    assert text == "a\nb"
-    assert len(calls) == 2
+def test_gemma_s_calls_are_read_as_a_whole() -> None:
+    text = 'So <|tool_call>call:weather{city:<|"|>Oslo<|"|>}<tool_call|>'
+    for pieces in ([text], list(text)):
+        assert run("gemma4", pieces) == ("So", OSLO)
 
 
-def test_a_call_that_cannot_be_read_is_text() -> None:
-    broken = "so <tool_call>weather in Oslo</tool_call> ok"
-    assert run("hermes", list(broken)) == (broken, [])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "so <tool_call>weather in Oslo</tool_call> ok",
+        'x <tool_call>{"name": "weather", "argu',
+        "<tool_call></tool_call>",
+        "<tool_call>[]</tool_call>",
+        '<tool_call>{"name": 7, "arguments": {}}</tool_call>',
+        "a <tool_c",
+        '{"name": "Ada", "arguments": {"city": "Oslo"}}',
+        '{"name": "weather", "wind": 3}',
+        '{"name": "weather"}',
+    ],
+)
+def test_what_is_no_call_is_text(broken: str) -> None:
+    for pieces in in_two(broken):
+        assert run("hermes", pieces) == (broken, [])
 
 
-def test_a_call_that_never_ends_is_text() -> None:
-    broken = 'x <tool_call>{"name": "weather", "argu'
-    assert run("hermes", list(broken)) == (broken, [])
-
-
-def test_an_end_marker_within_an_argument_ends_nothing() -> None:
-    sample = '<tool_call>{"name": "weather", "arguments": {"city": "a</tool_call>b \\" </think> c"}}</tool_call>'
-    assert run("hermes", list(sample)) == ("", [("weather", {"city": 'a</tool_call>b " </think> c'})])
-
-
-def test_json_that_names_no_tool_is_an_answer() -> None:
-    answer = '{"name": "Ada", "arguments": {"city": "Oslo"}}'
-    assert run("hermes", list(answer)) == (answer, [])
+@pytest.mark.parametrize(
+    ("text", "arguments_", "said"),
+    [
+        (CALL.replace('"}}', '", oops}}'), '{"city": "Oslo", ', "oops}}"),
+        (CALL.replace('"}}', '"}} and more'), '{"city": "Oslo"}', " and more"),
+        (CALL.replace('"}}', '"}'), '{"city": "Oslo"}', ""),
+        (CALL.replace('"}}', '"}, "id": [1]}'), '{"city": "Oslo"}', ""),
+        (CALL.replace("Oslo", "a\nb\\d\\'"), '{"city": "a\\nb\\\\d\'"}', ""),
+        (CALL.replace("Oslo", 'a</tool_call>b \\" </think> c'), '{"city": "a</tool_call>b \\" </think> c"}', ""),
+        ('<tool_call>{"name": "weather", "arguments": null}</tool_call>', "{}", ""),
+        ('<tool_call>{"name": "weather"}</tool_call>', "{}", ""),
+        ('<tool_call>{"id": 1, "parameters": {"a": 1}, "name": "f"}</tool_call>', '{"a": 1}', None),
+        ('<tool_call>{"name": "weather", "arguments": "{\\"a\\": 1}"}</tool_call>', '{"a": 1}', ""),
+        ('<tool_call>{"arguments": {"a": 1}, "name": "weather"}</tool_call>', '{"a": 1}', ""),
+    ],
+)
+def test_lapses(text: str, arguments_: str, said: str | None) -> None:
+    for pieces in in_two(text):
+        heard = hear("hermes", pieces, tags=("<think>", "</think>"))
+        if said is None:
+            assert heard.answer() == hear("hermes", [text]).answer()
+            continue
+        assert heard.said == said
+        assert [arguments for _, arguments in heard.calls] == [arguments_]
 
 
 def test_json_that_is_no_call_is_not_held_back() -> None:
-    gate = ToolGate(SYNTAXES["hermes"], lambda text: [], set())
-    assert gate.feed('{"na') == []
-    assert gate.feed('tion": 1') == ['{"nation": 1']
-    assert may_be_bare_call('\n [ { "name" :')
-    assert not may_be_bare_call("[1, 2]")
+    heard = Heard()
+    made = gate("hermes", heard)
+    made.feed('{"na')
+    assert heard.said == ""
+    made.feed('tion": 1')
+    assert heard.said == '{"nation": 1'
 
 
 def test_a_marked_call_of_an_unknown_tool_is_passed_on() -> None:
-    assert run("hermes", [JSON_TAG], known=set())[1] == [("weather", {"city": "Oslo"})]
+    assert run("hermes", [CALL], known=())[1] == OSLO
+
+
+def test_a_marker_that_is_only_mentioned_while_thinking_holds_nothing_back() -> None:
+    heard = Heard()
+    made = gate("hermes", heard, tags=("<think>", "</think>"), thinking=True)
+    made.feed("I write <tool_call> first")
+    assert heard.said == "I write <tool_call> first"
+    made.feed(f".</think>{CALL}")
+    made.finish()
+    assert heard.said.endswith("first.</think>")
+    assert [name for name, _ in heard.calls] == ["weather"]
+
+
+def test_a_call_without_marker_may_follow_the_reasoning() -> None:
+    text = '<think>hm</think>\n\n{"name": "weather", "arguments": {"city": "Oslo"}}'
+    for pieces in in_two(text):
+        heard = hear("hermes", pieces, tags=("<think>", "</think>"))
+        assert heard.answer() == ("<think>hm</think>", [("weather", '{"city": "Oslo"}')])
+
+
+def test_calls_made_by_a_grammar_stand_a_line_each() -> None:
+    text = '{"name": "weather", "arguments": {"city": "<tool_call>"}}\n{"name": "clock", "arguments": {}}\n'
+    expected = ("", [("weather", '{"city": "<tool_call>"}'), ("clock", "{}")])
+    for pieces in in_two(text):
+        assert hear(JSON_LINES, pieces).answer() == expected
+
+
+def test_mistral_s_ids_have_nine_characters() -> None:
+    names: list[str] = []
+
+    class Ids(Heard):
+        def call_start(self, identity: str, name: str) -> None:
+            names.append(identity)
+            super().call_start(identity, name)
+
+    gate("mistral", Ids()).feed('[TOOL_CALLS]weather{"city": "Oslo"}')
+    gate("hermes", Ids()).feed(CALL)
+    assert len(names[0]) == 9
+    assert names[0].isalnum()
+    assert names[1].startswith("call_")
+
+
+def test_types_come_from_the_schema() -> None:
+    block = "<tool_call>\n<function=weather>\n{}</function>\n</tool_call>"
+    values = {"city": "42", "days": "3", "exact": "True", "where": "{'a': None}", "tags": "[1,", "other": "2.5"}
+    text = block.format("".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in values.items()))
+    expected = {"city": "42", "days": 3, "exact": True, "where": {"a": None}, "tags": "[1,", "other": 2.5}
+    for pieces in ([text], list(text)):
+        assert run("qwen3_xml", pieces) == ("", [("weather", expected)])
 
 
 def test_a_parser_that_fails_gives_text() -> None:
@@ -155,13 +269,8 @@ def test_a_parser_that_fails_gives_text() -> None:
 
 
 @given(pieces=st.lists(st.sampled_from(["<tool_call>", "</tool_call>", "<tool", "_call>", "{", '"', "a", " ", "\n"])))
+@example(pieces=["<tool_call>", "<tool_call>"])
 @settings(max_examples=200, deadline=None)
-def test_every_way_of_cutting_gives_the_same(pieces: list[str]) -> None:
+def test_without_any_call_the_text_comes_out_as_it_is(pieces: list[str]) -> None:
     text = "".join(pieces)
-    assert run("hermes", pieces) == run("hermes", list(text)) == run("hermes", [text])
-    said = run("hermes", [text])[0]
-    assert said == text
-
-
-def test_no_mlx_is_needed() -> None:
-    assert "torch" not in sys.modules
+    assert hear("hermes", pieces).answer() == hear("hermes", list(text)).answer() == (text, [])
