@@ -6,22 +6,12 @@ there it is one of the messages.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from inference.worker.constraints.calls import (
-    BARE,
-    PLAIN,
-    RAW_TEXT,
-    CallSyntax,
-    Lark,
-    Tool,
-    carries,
-    json_rule,
-    quoted,
-)
+from inference.worker.constraints.calls import BARE, PLAIN, SPACE, CallSyntax, Tool, carries, rules_of
+from inference.worker.constraints.lark import Lark, document, escaped, json_rule, quoted
 
 Forced = Literal["", "native", "json"]
 
@@ -55,8 +45,8 @@ def forced_calls(lark: Lark, offer: Offer) -> tuple[str, Forced]:
     """An answer that is calls and nothing else, and in which syntax they are."""
     native = bool(offer.forms) and not offer.bare and carries(offer.forms[0], offer.tools)
     form = offer.forms[0] if native else PLAIN
-    rules = {"start": "calls"} | lark.calls(form, offer.tools, single=offer.single, prefix="calls")
-    return _document(rules), "native" if native else "json"
+    rules = {"start": "calls"} | rules_of(lark, form, offer.tools, single=offer.single, prefix="calls")
+    return document(rules), "native" if native else "json"
 
 
 def free_text(lark: Lark, offer: Offer) -> str:
@@ -72,16 +62,16 @@ def free_text(lark: Lark, offer: Offer) -> str:
         if marker is None or not carries(form, offer.tools):
             continue
         name, ends = f"form_{index}", bool(offer.starts[marker])
-        rules |= lark.calls(form, offer.tools, single=ends or offer.single, prefix=name, begun=marker)
+        rules |= rules_of(lark, form, offer.tools, single=ends or offer.single, prefix=name, begun=marker)
         rules |= _led_to(lark, marker, name)
         (closed if ends and not offer.single else last).append(f"free_{name}")
     if offer.bare:
-        rules |= lark.calls(BARE, offer.tools, single=offer.single, prefix="bare")
+        rules |= rules_of(lark, BARE, offer.tools, single=offer.single, prefix="bare")
     elif not rules:
         raise Uncarried("this model's own syntax of calls")
     whole = (f"({' | '.join(closed)})* " if closed else "") + f"({' | '.join(last)})"
     start = f"bare | {whole}" if offer.bare else whole
-    return _document({"start": start, "tail": "TEXT"} | rules, f"TEXT: {_text(offer)}")
+    return document({"start": start, "tail": "TEXT"} | rules | {"TEXT": _text(offer)})
 
 
 def _led_to(lark: Lark, marker: str, name: str) -> dict[str, str]:
@@ -97,8 +87,8 @@ def calls_or_format(lark: Lark, offer: Offer) -> str:
     form = BARE if offer.bare else next((form for form in offer.forms if carries(form, offer.tools)), None)
     if form is None:
         raise Uncarried("this model's own syntax of calls")
-    rules = {"start": f"calls | @{FORMAT}"} | lark.calls(form, offer.tools, single=offer.single, prefix="calls")
-    return _document(rules)
+    rules = {"start": f"calls | @{FORMAT}"} | rules_of(lark, form, offer.tools, single=offer.single, prefix="calls")
+    return document(rules)
 
 
 def channels(lark: Lark, offer: Offer | None, *, formatted: bool, thinks: bool = True, opened: bool = False) -> str:
@@ -108,7 +98,7 @@ def channels(lark: Lark, offer: Offer | None, *, formatted: bool, thinks: bool =
     """
     body = f"@{FORMAT}" if formatted else "TEXT"
     if opened:
-        return _document({"start": body}, f"TEXT: /{_TEXT}/")
+        return document({"start": body, "TEXT": f"/{_TEXT}/"})
     then = lark.literal("<|end|><|start|>assistant")
     analysis = f"{lark.literal('<|channel|>analysis<|message|>')} TEXT {then}"
     rules = {"final": f"{lark.literal('<|channel|>final<|message|>')} {body}", "analysis": analysis}
@@ -117,26 +107,19 @@ def channels(lark: Lark, offer: Offer | None, *, formatted: bool, thinks: bool =
         ends.append("calls")
         for index, tool in enumerate(offer.tools):
             head = f"<|channel|>commentary to=functions.{tool.name} <|constrain|>json<|message|>"
-            rules[f"calls_{index}"] = f"{lark.literal(head)} {json_rule(tool.schema, ' ?')}"
+            rules[f"calls_{index}"] = f"{lark.literal(head)} {json_rule(tool.schema, SPACE)}"
         rules["calls"] = " | ".join(f"calls_{index}" for index in range(len(offer.tools)))
         if not formatted and not offer.required:
             rules["preamble"] = f"{lark.literal('<|channel|>commentary<|message|>')} TEXT {then}"
     first = "analysis? " if thinks else ""
     first += "preamble? " if "preamble" in rules else ""
     rules["start"] = f"{first}({' | '.join(ends)})"
-    return _document(rules, f"TEXT: /{_TEXT}/")
+    return document(rules | {"TEXT": f"/{_TEXT}/"})
 
 
 def _text(offer: Offer) -> str:
     """Free text without the markers at which a call begins, so that every call is a held one."""
-    never = [re.escape(start).replace("/", "\\/") for start in offer.starts]
+    never = [escaped(start) for start in offer.starts]
     if offer.bare:
         never.append(r'\{[ \n\t]*"(name|type|function)"')
-    return " & ".join([f"/{_TEXT}/", *(f"~/{_TEXT}{marker}{_TEXT}/" for marker in never)])
-
-
-def _document(rules: Mapping[str, str], *terminals: str) -> str:
-    lines = ["%llguidance {}", *(f"{name}: {body}" for name, body in rules.items()), *terminals]
-    if any("RAW_TEXT" in body for body in rules.values()):
-        lines.append(RAW_TEXT)
-    return "\n".join(lines) + "\n"
+    return f"/{_TEXT}/ & ~/{_TEXT}({'|'.join(never)}){_TEXT}/" if never else f"/{_TEXT}/"

@@ -12,7 +12,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 
 from inference.ipc import OutputFormat
 from inference.worker.constraints import schemas
-from inference.worker.constraints.calls import quoted
+from inference.worker.constraints.lark import quoted
 
 Grammar = dict[str, Any]
 """One of llguidance's grammars, as the object it writes in JSON."""
@@ -38,22 +38,28 @@ def schema_grammar(schema: schemas.Schema, whitespace: str = WHITESPACE) -> Gram
     document = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_pattern": whitespace})
     refusal = LLMatcher.validate_grammar(document)
     if refusal:
-        raise schemas.BadSchema(*_blamed(schema, refusal))
+        reason, place = _blamed(schema, refusal)
+        raise schemas.BadSchema(first_line(reason), place)
     return _first(document)
 
 
 def _blamed(schema: schemas.Schema, refusal: str) -> tuple[str, str]:
     """llguidance's reason, and the place of the first part of the schema that it can be about."""
-    keyword = next((word for sign, word in _SIGNS if sign in refusal), None)
+    keywords = next((words for sign, words in _SIGNS if sign in refusal), ())
     for place, part in schemas.subschemas(schema):
-        if keyword is None or keyword not in part:
-            continue
-        if keyword != "pattern" or not _is_regex(part["pattern"]):
-            return f"{keyword}: {refusal}", f"{place}/{keyword}"
+        for keyword in keywords:
+            if keyword in part and not (keyword == "pattern" and _is_regex(part[keyword])):
+                return refusal, f"{place}/{keyword}"
     return refusal, ""
 
 
-_SIGNS = (("oneOf constraints", "oneOf"), ("regex parse error", "pattern"), ("look-around", "pattern"))
+_SIGNS = (
+    ("oneOf constraints", ("oneOf",)),
+    ("regex parse error", ("pattern",)),
+    ("look-around", ("pattern",)),
+    ("min/maxProperties", ("minProperties", "maxProperties")),
+)
+"""By what llguidance says, the keywords that it can mean."""
 
 
 def _is_regex(pattern: Any) -> bool:
@@ -86,7 +92,7 @@ def _grammar(output_format: OutputFormat) -> Grammar:
     try:
         return _lark(any_to_lark(text))
     except Exception as error:  # the converter's own exceptions are bare, and odd grammars trip it
-        raise ValueError(f"as GBNF it is not valid: {error or type(error).__name__}") from error
+        raise ValueError(first_line(f"as GBNF it is not valid: {error or type(error).__name__}")) from error
 
 
 def _choice(output_format: OutputFormat) -> Grammar:
@@ -113,3 +119,17 @@ _GRAMMARS: dict[str, Callable[[OutputFormat], Grammar]] = {
     "grammar": _grammar,
     "choice": _choice,
 }
+
+_WORDS = {
+    "NoExtensionBias": "it allows no text at all, because a definition in it refers to itself without end",
+    "oneOf constraints": "oneOf is enforced only where no value can match two of its schemas; use anyOf",
+}
+"""For those of llguidance's messages that say nothing to people."""
+
+
+def first_line(message: str) -> str:
+    """llguidance appends its inner state after ``<state>``; regex errors need their following lines."""
+    for sign, words in _WORDS.items():
+        if sign in message:
+            return words
+    return " ".join(message.split("<state>")[0].split())[:500] or "unknown error"

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from inference.errors import InvalidRequest, Unsupported
 from inference.ipc import OutputFormat
-from inference.worker.constraints.formats import Grammar, format_grammar
+from inference.worker.constraints.formats import Grammar, first_line, format_grammar
 from inference.worker.core.types import Bitmask, ConstraintError
 
 LIMITS: dict[str, Any] = {
@@ -110,7 +110,7 @@ class Compiler:
         except RecursionError:
             raise refuse(kind, "it is nested too deeply") from None
         except ValueError as error:
-            raise refuse(kind, first_line(str(error))) from error
+            raise refuse(kind, str(error)) from error
 
     def build(self, grammars: Sequence[Grammar], kind: str = "") -> Callable[[], Guide]:
         """A maker of fresh guides under the first of ``grammars``, which may use the others by name.
@@ -156,15 +156,3 @@ def refuse(kind: str, reason: str) -> InvalidRequest:
     if not kind:
         return InvalidRequest(f"The tools cannot be enforced: {reason}", param="tools")
     return InvalidRequest(f"The {kind} of response_format cannot be enforced: {reason}", param="response_format")
-
-
-_WORDS = {"NoExtensionBias": "it allows no text at all, because a definition in it refers to itself without end"}
-"""For those of llguidance's messages that say nothing to people."""
-
-
-def first_line(message: str) -> str:
-    """llguidance appends its inner state after ``<state>``; regex errors need their following lines."""
-    for sign, words in _WORDS.items():
-        if sign in message:
-            return words
-    return " ".join(message.split("<state>")[0].split())[:500] or "unknown error"

@@ -10,10 +10,11 @@ from inference import ipc
 from inference.errors import InvalidRequest, Unsupported
 from inference.worker.constraints import answers, schemas
 from inference.worker.constraints.answers import Forced, Offer, Uncarried
-from inference.worker.constraints.calls import SPACE, CallSyntax, Lark, Tool
+from inference.worker.constraints.calls import SPACE, CallSyntax, Tool
 from inference.worker.constraints.formats import schema_grammar
 from inference.worker.constraints.gate import Budget, RawTokens, Reasoning, ReasoningGate
-from inference.worker.constraints.guide import Compiler, Guide, first_line
+from inference.worker.constraints.guide import Compiler, Guide
+from inference.worker.constraints.lark import Lark
 from inference.worker.constraints.needs import holds_calls, is_strict
 from inference.worker.core.types import Constraint
 
@@ -39,11 +40,14 @@ class Habits:
 
 @dataclass(frozen=True)
 class Held:
-    """``make`` makes the constraint of one choice. ``marked`` says that what has no marker around it is no call."""
+    """``make`` makes the constraint of one choice. ``described`` says that a grammar describes the answer, ``marked``
+    that what has no marker around it is no call.
+    """
 
     make: Callable[[], Constraint] | None = None
     forced: Forced = ""
     named: bool = False
+    described: bool = False
     marked: bool = False
 
 
@@ -62,6 +66,7 @@ def hold(body: ipc.GenerateRequest, compiler: Compiler, habits: Habits, tokens: 
         _gated(guide, body, compiler, habits, tokens),
         forced,
         named=bool(forced) and len(body.tool_names) == 1,
+        described=guide is not None,
         marked=offer is not None and not habits.bare,
     )
 
@@ -108,7 +113,7 @@ def _strict(schema: schemas.Schema, place: str) -> schemas.Schema:
         made = schemas.definite(schema)
         schema_grammar(made, SPACE)
     except ValueError as error:
-        raise InvalidRequest(f"{place} cannot be enforced: {first_line(str(error))}", param=place) from error
+        raise InvalidRequest(f"{place} cannot be enforced: {error}", param=place) from error
     return made
 
 

@@ -108,7 +108,7 @@ def definite(schema: Schema) -> Schema:
 
 
 def relaxed(schema: Schema, *, patterns: bool = True) -> Schema:
-    """``schema`` without what cannot be enforced; without ``patterns`` also without expressions and formats."""
+    """``schema`` without what cannot be enforced; without ``patterns`` also without what sometimes cannot."""
 
     def relax(part: Schema) -> Schema:
         made = {key: value for key, value in part.items() if key not in _IDLE}
@@ -117,7 +117,7 @@ def relaxed(schema: Schema, *, patterns: bool = True) -> Schema:
         if made.get("format") not in FORMATS or not patterns:
             made.pop("format", None)
         if not patterns:
-            for key in ("pattern", "patternProperties"):
+            for key in ("pattern", "patternProperties", "minProperties", "maxProperties"):
                 made.pop(key, None)
         return made
 

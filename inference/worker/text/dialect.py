@@ -84,15 +84,18 @@ class Dialect:
             return None
         return SYNTAXES[CANONICAL.get(self.tool_parser, self.tool_parser)]
 
-    def splitter(self, prompt: str, *, tools: bool, begun: str = "") -> Splitter:
-        """A fresh one for a choice whose prompt is ``prompt``, which ends with ``begun``."""
+    def splitter(self, prompt: str, *, tools: bool, begun: str = "", held: bool = False) -> Splitter:
+        """A fresh one for a choice whose prompt is ``prompt``, which ends with ``begun``.
+
+        ``held`` says that a grammar describes the answer, in which a marker is then nothing but text.
+        """
         if self.channels:
             return harmony.Channels(tools=tools)
         tags = self.tags
         if tags is None:
             return Plain()
         opened = opens_reasoning(prompt, tags[0]) or begun.rfind(tags[0]) > begun.rfind(tags[1])
-        return Tags(*tags, opened=opened)
+        return Tags(*tags, opened=opened, once=held)
 
     def markers(self, *, tools: bool) -> frozenset[str]:
         """Texts that the parsers must see, also where a special token makes the whole or a part of one."""
@@ -138,14 +141,17 @@ def detect(
     tool_parser: str | None = None,
     reasoning_parser: str | None = None,
 ) -> Dialect:
-    """``tools`` says whether the template shows tools. The two parsers are the owner's choice and win if given.
+    """``tools`` says whether the template shows tools; where it does not, they are spelled out as Hermes writes them.
+
+    The two parsers are the owner's choice and win if given.
 
     Raises ``ValueError`` that lists the known names when a given one is unknown.
     """
     _known(tool_parser, tool_parser_names(), "tool_parser")
     _known(reasoning_parser, reasoning_parser_names(), "reasoning_parser")
     kind = str(config.get("model_type", "")).lower()
-    calls = tool_parser or (_tool_parser(template, kind) if tools else None)
+    told = _tool_parser(template, kind) if tools else "hermes" if template else None
+    calls = tool_parser or told
     return Dialect(
         calls,
         reasoning_parser or _reasoning_parser(template, vocabulary, kind),

@@ -154,10 +154,17 @@ class TextModel:
             self.table,
             eos=eos,
             stops=stops,
-            splitter=partial(self.dialect.splitter, prompt.text, tools=bool(tools), begun=prompt.begun),
+            splitter=partial(
+                self.dialect.splitter,
+                prompt.text,
+                tools=bool(tools),
+                begun=prompt.begun,
+                held=held.described,
+            ),
             syntax=self.dialect.syntax if tools else None,
             parse=partial(_parse, parser, tools) if parser is not None else None,
             known_tools=frozenset() if held.marked and not held.forced else frozenset(_tool_names(tools)),
+            schemas=_schemas(tools),
             parallel_calls=body.parallel_tool_calls,
             visible=frozenset(
                 token
@@ -174,7 +181,7 @@ def _starts(dialect: Dialect) -> dict[str, str]:
     """The markers at which calls are looked for, each with what ends them."""
     if dialect.syntax is None:
         return {}
-    return {start: str(getattr(block, "end", block)) for start, block in dialect.syntax.blocks.items()}
+    return {start: block.end for start, block in dialect.syntax.blocks.items()}
 
 
 def _parse(parser: str, tools: list[dict[str, Any]], text: str) -> list[Call]:
@@ -200,6 +207,11 @@ def _without_tools(body: ipc.GenerateRequest) -> ipc.GenerateRequest:
 
 def _tool_names(tools: list[dict[str, Any]]) -> list[str]:
     return [str(tool["function"]["name"]) for tool in tools if isinstance(tool.get("function"), dict)]
+
+
+def _schemas(tools: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    functions = [tool["function"] for tool in tools if isinstance(tool.get("function"), dict)]
+    return {str(function["name"]): function.get("parameters") or {} for function in functions}
 
 
 def _options(body: ipc.GenerateRequest) -> dict[str, Any]:

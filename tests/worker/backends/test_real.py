@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 
 from inference.ipc import GenerateRequest, OutputFormat, Sampling
@@ -53,6 +54,61 @@ def test_json_is_enforced(served: Served) -> None:
     answer = json.loads(said.content)
     assert set(answer) == {"city", "capital"}
     assert said.reason == "stop"
+
+
+ORDER = {
+    "type": "object",
+    "properties": {
+        "customer": {"type": "string", "maxLength": 12},
+        "lines": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 2,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "item": {"enum": ["shoe", "hat"]},
+                    "sizes": {
+                        "type": "array",
+                        "maxItems": 2,
+                        "items": {"type": "integer", "minimum": 1, "maximum": 50},
+                    },
+                },
+                "required": ["item", "sizes"],
+            },
+        },
+    },
+    "required": ["customer", "lines"],
+}
+TOOLS = [
+    {"type": "function", "function": {"name": "order", "description": "Order things.", "parameters": ORDER}},
+    {"type": "function", "function": {"name": "get_time", "description": "The time.", "parameters": None}},
+]
+
+
+@pytest.mark.parametrize(("names", "temperature"), [([], 0.0), (["order"], 1.2)])
+def test_a_small_model_calls_when_it_must_and_its_arguments_validate(
+    served: Served, names: list[str], temperature: float
+) -> None:
+    """Its template knows no tools at all."""
+    body = ask(
+        "Order a hat for Ann.",
+        tools=TOOLS,
+        tool_choice="required",
+        tool_names=names,
+        parallel_tool_calls=False,
+        sampling={"temperature": temperature, "seed": 1},
+        max_tokens=150,
+    )
+    said = served.run(body).choices[0]
+    assert said.reason == ("stop" if names else "tool_calls")
+    assert not said.content
+    assert said.calls[0][0] in (names or ["order", "get_time"])
+    arguments = json.loads("".join(text for _, text in said.calls))
+    if said.calls[0][0] == "order":
+        jsonschema.validate(arguments, ORDER)
+    else:
+        assert arguments == {}
 
 
 def test_different_requests_together_are_as_alone(served: Served) -> None:

@@ -34,8 +34,9 @@ def test_detection(template: str, vocabulary: list[str], kind: str, tools: str, 
     assert (found.tool_parser, found.reasoning_parser) == (tools, reasoning)
 
 
-def test_a_template_without_tools_has_no_parser_for_them() -> None:
-    assert detect("<tool_call>", [], {}, tools=False) == Dialect()
+def test_a_template_without_tools_gets_calls_as_hermes_writes_them_and_a_model_without_template_none() -> None:
+    assert detect("", [], {}, tools=False) == Dialect()
+    assert detect("[TOOL_CALLS]", [], {}, tools=False) == Dialect("hermes")
 
 
 def test_the_owners_choice_wins_and_must_be_known() -> None:
