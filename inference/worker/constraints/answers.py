@@ -37,6 +37,9 @@ class Offer:
     single: bool = False
 
 
+_UNCARRIED = "Calls of these tools, in this model's own syntax and within a free answer,"
+
+
 class Uncarried(ValueError):
     """The model's own syntax cannot carry the tools, and nothing else can stand in a free text."""
 
@@ -68,7 +71,7 @@ def free_text(lark: Lark, offer: Offer) -> str:
     if offer.bare:
         rules |= rules_of(lark, BARE, offer.tools, single=offer.single, prefix="bare")
     elif not rules:
-        raise Uncarried("this model's own syntax of calls")
+        raise Uncarried(_UNCARRIED)
     whole = (f"({' | '.join(closed)})* " if closed else "") + f"({' | '.join(last)})"
     start = f"bare | {whole}" if offer.bare else whole
     return document({"start": start, "tail": "TEXT"} | rules | {"TEXT": _text(offer)})
@@ -86,7 +89,7 @@ def calls_or_format(lark: Lark, offer: Offer) -> str:
     """An answer that is calls or a text under the format, whose grammar is called ``format``."""
     form = BARE if offer.bare else next((form for form in offer.forms if carries(form, offer.tools)), None)
     if form is None:
-        raise Uncarried("this model's own syntax of calls")
+        raise Uncarried(_UNCARRIED)
     rules = {"start": f"calls | @{FORMAT}"} | rules_of(lark, form, offer.tools, single=offer.single, prefix="calls")
     return document(rules)
 

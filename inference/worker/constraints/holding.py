@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inference import ipc
-from inference.errors import InvalidRequest, Unsupported
+from inference.errors import InvalidRequest
 from inference.worker.constraints import answers, schemas
 from inference.worker.constraints.answers import Forced, Offer, Uncarried
 from inference.worker.constraints.calls import SPACE, CallSyntax, Tool
@@ -52,7 +52,7 @@ class Held:
 
 
 def hold(body: ipc.GenerateRequest, compiler: Compiler, habits: Habits, tokens: RawTokens) -> Held:
-    """Raises ``InvalidRequest`` or ``Unsupported`` for what cannot be enforced."""
+    """Raises ``InvalidRequest`` for what cannot be enforced."""
     if body.thinking_budget is not None and body.thinking_budget < 0:
         raise InvalidRequest("thinking_budget must not be negative", param="thinking_budget")
     formatted = body.output_format.kind != "text"
@@ -138,7 +138,7 @@ def _guide(
     try:
         source, forced = _source(body, compiler, habits, offer, formatted=formatted)
     except Uncarried as error:
-        raise Unsupported(f"{error} cannot be enforced while decoding", param=_blamed(body)) from error
+        raise InvalidRequest(f"{error} cannot be enforced while decoding", param=_blamed(body)) from error
     if source is None and alone is not None:
         return _begun(alone, compiler, body, habits), ""
     grammars = [{"name": "answer", "lark_grammar": source}]

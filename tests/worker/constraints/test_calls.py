@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from inference.errors import InvalidRequest, Unsupported
+from inference.errors import InvalidRequest
 from inference.ipc import GenerateRequest, OutputFormat
 from inference.worker.constraints.calls import SYNTAXES
 from inference.worker.text.dialect import Dialect
@@ -262,7 +262,7 @@ def test_in_a_free_answer_too_only_the_allowed_tools_can_be_called() -> None:
 
 
 def test_strict_tools_of_a_model_whose_syntax_has_no_grammar_are_refused_in_a_free_answer() -> None:
-    with pytest.raises(Unsupported) as refused:
+    with pytest.raises(InvalidRequest, match="this model's own syntax") as refused:
         model(Dialect("gemma4", None)).ready("r", AUTO)
     assert refused.value.param == "tools"
 
