@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from inference.errors import InvalidRequest
 from inference.ipc import GenerateRequest, OutputFormat
 from inference.worker.constraints import schemas
+from inference.worker.text.dialect import Dialect
 from tests.worker.constraints.walks import HI, model, said, takes
 
 STRING = {"type": "string"}
@@ -200,3 +201,21 @@ def test_any_walk_under_any_schema_validates(schema: dict[str, Any], seed: int) 
     answer = said(model(), body(schema), seed, limit=300)
     if answer.reason == "stop":
         jsonschema.Draft202012Validator(schema).validate(json.loads(answer.text.removesuffix("<|im_end|>")))
+
+
+@pytest.mark.parametrize("parser", ["hermes", "qwen3_xml", "glm47", "poolside_v1", "minimax", "deepseek_v4"])
+@given(
+    properties=st.dictionaries(st.sampled_from("abc"), st.recursive(leaves(), nested, max_leaves=4)), seed=st.integers()
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_call_of_any_strict_tool_validates(parser: str, properties: dict[str, Any], seed: int) -> None:
+    schema = {"type": "object", "properties": properties, "required": list(properties)[:2]}
+    function = {"name": "f", "parameters": schema, "strict": True}
+    tools = [{"type": "function", "function": function}]
+    request = GenerateRequest(messages=HI, tools=tools, tool_choice="required")
+    answer = said(model(Dialect(parser, None)), request, seed, limit=250)
+    complete = answer.calls if answer.reason == "tool_calls" else answer.calls[:-1]
+    for name, arguments in complete:
+        assert name == "f"
+        jsonschema.Draft202012Validator(schema).validate(json.loads(arguments))
+    assert answer.calls or answer.reason == "length"
