@@ -126,22 +126,22 @@ def test_a_choice_is_taken(served: Served) -> None:
     assert result.content in ("yes", "no")
 
 
-def test_forced_text_of_a_tool_call_becomes_a_call(served: Served) -> None:
-    """A grammar makes the random model write a call; parsing is switched on by hand, as tools and grammars exclude
-    each other on the outside.
-    """
-    call = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
-    ready_for = GenerateRequest(messages=HI, max_tokens=200, tools=[TOOL], sampling=Sampling(temperature=0.0))
-    request = served.prepare(ready_for)
-    backend = served.backend
-    assert isinstance(backend, Sabotaged)
-    make = backend._text.compiler.compile(OutputFormat("choice", choices=[call]))
-    ready = backend._ready[request]
-    backend._ready[request] = replace(ready, core=replace(ready.core, constraints=[make()]))
-    backend.start(request, 200)
-    said = served.result(request).choices[0]
-    assert said.calls == [("weather", "{}")]
-    assert (said.content, said.reason) == ("", "tool_calls")
+@pytest.mark.parametrize(("names", "reason"), [([], "tool_calls"), (["weather"], "stop")])
+def test_a_random_model_calls_when_it_must(served: Served, names: list[str], reason: str) -> None:
+    said = served.run(
+        GenerateRequest(
+            messages=HI,
+            max_tokens=200,
+            tools=[TOOL],
+            tool_choice="required",
+            tool_names=names,
+            parallel_tool_calls=False,
+            sampling=Sampling(temperature=0.0),
+        )
+    ).choices[0]
+    assert said.calls[0][0] == "weather"
+    assert json.loads("".join(text for _, text in said.calls)) == {}
+    assert (said.content, said.reason) == ("", reason)
 
 
 def test_the_end_token_can_be_ignored(served: Served) -> None:
