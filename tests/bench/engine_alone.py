@@ -1,7 +1,7 @@
 """The engine without HTTP: a real worker process behind the real engine, read in this process.
 
-Run as ``python -m tests.bench.engine_alone MODEL_DIR TOKENS WARM_TOKENS ROUNDS STREAMS...``; prints a JSON line per stream
-count. The difference to the whole server is what HTTP, the wire protocol, Django and daphne cost.
+Run as ``python -m tests.bench.engine_alone MODEL_DIR TOKENS WARM_TOKENS ROUNDS STREAMS...``; prints a JSON line per
+stream count. The difference to the whole server is what HTTP, the wire protocol, Django and daphne cost.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ class Plan:
     """``tokens`` per stream at each of ``counts`` streams, after an unmeasured pass of ``warm_tokens``.
 
     Of ``rounds`` measured passes the one with the median speed counts: where one stream is bound by the host, single
-    passes of one and the same program differ by a fifth. ``limit_s`` ends a stack after that many seconds; the counts it has done by then stand.
+    passes of one and the same program differ by a fifth. ``limit_s`` ends a stack after that many seconds; the counts
+    it has done by then stand.
     """
 
     model_dir: Path

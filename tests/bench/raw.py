@@ -2,7 +2,7 @@
 
 One forward pass per step over the whole batch, all rows sampled in one array operation, the next step queued before
 the last one is read. No server, no text, no joining or leaving: nothing that serves requests can be faster.
-Run as ``python -m tests.bench.raw MODEL_DIR TOKENS WARM_TOKENS ROUNDS STREAMS...``; prints one JSON line per stream count.
+Run as ``python -m tests.bench.raw MODEL_DIR TOKENS WARM_TOKENS ROUNDS STREAMS...``; prints a JSON line per count.
 """
 
 from __future__ import annotations
