@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from inference.request_id import request_id
 from lmx_site import logs
 from lmx_site.config_model import LoggingSection
-from lmx_site.observe import request_id
 
 
 @pytest.fixture
