@@ -129,6 +129,12 @@ class InsufficientMemory(LmxError):
     status, code = 507, "insufficient_memory"
 
 
+class InsufficientStorage(LmxError):
+    """The disk has no room for what is to be fetched; ``details`` has the numbers."""
+
+    status, code = 507, "insufficient_storage"
+
+
 # Codes a worker may put into ``ipc.Failed`` or ``ipc.LoadFailed``, and the error they become on the web side.
 _BY_CODE: dict[str, type[LmxError]] = {
     error.code: error

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inference.engine.engine import WorkerEngine
     from inference.protocols.responses.background import Responses
     from models_admin.catalog import DiskCatalog
+    from models_admin.fetch import HubFetcher
     from models_admin.jobs import Jobs
     from monitoring.telemetry import TelemetryWriter
 
@@ -41,6 +42,7 @@ class Runtime:
         self.catalog: DiskCatalog | None = None
         self.engine: WorkerEngine | None = None
         self.jobs: Jobs | None = None
+        self._fetcher: HubFetcher | None = None
         self._telemetry: TelemetryWriter | None = None
         self._responses: Responses | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,6 +53,7 @@ class Runtime:
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
         from models_admin.catalog import DiskCatalog
+        from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
         from monitoring.hub import Hub, set_hub
         from monitoring.readings import open_reader
@@ -69,6 +72,7 @@ class Runtime:
         catalog = DiskCatalog(self.places.roots, default_model=models.default_model, aliases=models.aliases)
         await catalog.refresh()
         self.catalog = catalog
+        self._fetcher = HubFetcher(self.jobs, catalog, self.places.models)
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
         set_engine(self.engine)
@@ -79,6 +83,7 @@ class Runtime:
             strict=self.config.server.strict,
             version=__version__,
             responses=self._responses,
+            fetcher=self._fetcher,
         )
         sampler = Sampler(hub, self.engine)
         self.background("sampler", sampler.run)
@@ -99,6 +104,8 @@ class Runtime:
         """Cancel the jobs, then end all generation: politely for ``engine.answers_sec``, then by cancelling."""
         if self.jobs is not None:
             await self.jobs.stop()
+        if self._fetcher is not None:
+            await self._fetcher.stop()
         if self.engine is not None:
             await self.engine.stop(self.config.engine.answers_sec)
 

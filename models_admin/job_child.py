@@ -24,7 +24,12 @@ _REPORT_EVERY_S = 0.1
 
 
 class JobError(Exception):
-    """Ends the job with this sentence for people."""
+    """Ends the job with this sentence for people; ``code`` and ``details`` are for programs."""
+
+    def __init__(self, message: str, *, code: str = "", details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details or {}
 
 
 class Reporter:
@@ -82,8 +87,8 @@ def _outcome(work: Work, params: dict[str, Any], reporter: Reporter) -> Done | P
     try:
         return Done(work(params, reporter))
     except JobError as error:
-        return Problem(str(error))
+        return Problem(str(error), error.code, error.details)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Problem("The disk is full. Free some space and start it again.")
+            return Problem("The disk is full. Free some space and start it again.", "insufficient_storage")
         return Problem(f"{error.filename or 'a file'}: {error.strerror or error}")

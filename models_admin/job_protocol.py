@@ -34,9 +34,14 @@ class Done(Struct, tag="done", frozen=True):
 
 
 class Problem(Struct, tag="problem", frozen=True):
-    """The job failed; ``message`` is one sentence for people: what happened and what to do."""
+    """The job failed; ``message`` is one sentence for people: what happened and what to do.
+
+    ``code`` is the same for programs, ``details`` are its numbers.
+    """
 
     message: str
+    code: str = ""
+    details: dict[str, Any] = {}
 
 
 FromServer = Go | Bye

@@ -67,7 +67,7 @@ async def run_program(program: str, params: dict[str, Any], on_progress: OnProgr
         case Done():
             return outcome.result
         case Problem():
-            raise JobFailed(outcome.message)
+            raise JobFailed(outcome.message, code=outcome.code or None, details=outcome.details)
         case ChildExit():
             said = f"; it last said: {child.recent_lines[-1]}" if child.recent_lines else ""
             raise JobFailed(f"The job ended unexpectedly ({outcome.cause}){said}")

@@ -6,6 +6,7 @@ from models_admin.job_protocol import Progress
 
 _MIB = 1024**2
 _WORDS = {
+    "resolve": "asking the Hub",
     "download": "downloading",
     "check": "checking",
     "convert": "converting",

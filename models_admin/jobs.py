@@ -1,7 +1,7 @@
 """Jobs with a row: every run of a job program is recorded, shown while it runs, and can be cancelled.
 
 While it runs, a job is a cell of the hub's ``jobs`` topic under its number: ``{"id", "kind", "state", "title", "done",
-"total", "message"}``.
+"total", "message"}``, for bytes also ``bytes_per_second`` and ``seconds_left`` (null when unknown).
 
 All methods belong to the server's event loop; rows are written in short transactions on Django's own thread.
 """
@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from django.db.models import Q
 
 from inference.records import EventSink
 from models_admin.job_protocol import Progress
+from models_admin.job_rate import Rate
 from models_admin.job_runner import JobFailed, OnProgress, run_program
 from models_admin.job_words import describe
 from models_admin.models import Job, JobState
@@ -48,6 +50,8 @@ class Jobs:
     def __init__(self, board: Board | None = None) -> None:
         self._board = board
         self._running: dict[int, asyncio.Task[Any]] = {}
+        self._rates: dict[int, Rate] = {}
+        self._over: dict[int, asyncio.Event] = {}
 
     async def start(self) -> list[int]:
         """Mark jobs of servers that are gone as failed; return their ids. Call it once, before the first ``run``."""
@@ -65,20 +69,43 @@ class Jobs:
         task = self._running.get(job_id)
         return task is not None and task.cancel()
 
+    async def ended(self, job_id: int) -> None:
+        """Return when the job's program is gone and its row says so; at once when it does not run here."""
+        if (over := self._over.get(job_id)) is not None:
+            await over.wait()
+
+    def rate(self, job_id: int) -> Rate:
+        """How fast a running job is; a new one, which knows nothing, for any other."""
+        return self._rates.get(job_id) or Rate()
+
     async def run(
-        self, kind: str, program: str, params: dict[str, Any], *, subject: str, on_progress: OnProgress
+        self,
+        kind: str,
+        program: str,
+        params: dict[str, Any],
+        *,
+        subject: str,
+        on_progress: OnProgress,
+        on_start: Callable[[int], None] = lambda job_id: None,
     ) -> dict[str, Any]:
-        """See ``job_runner.Runner.run``. The row ends as done, failed or cancelled, whatever happens."""
+        """See ``job_runner.Runner.run``. The row ends as done, failed or cancelled, whatever happens.
+
+        ``on_start`` hears the job's number before its program starts.
+        """
         job_id = await sync_to_async(_create)(kind, subject, params)
         self._emit("started", job_id, kind, subject)
+        rate, over = Rate(), asyncio.Event()
+        self._rates[job_id], self._over[job_id] = rate, over
 
         def tell(progress: Progress) -> None:
+            rate.add(progress)
             self._show(job_id, kind, subject, progress)
             on_progress(progress)
 
         self._show(job_id, kind, subject, Progress("starting"))
         task = asyncio.create_task(self._work(job_id, program, params, tell), name=f"job {job_id} {kind}")
         self._running[job_id] = task
+        on_start(job_id)
         state, error, result = JobState.FAILED, "a defect: see the log", dict[str, Any]()
         try:
             # Two ways to be cancelled: the caller is (that goes on up), or the job is by ``cancel`` (a refusal).
@@ -91,6 +118,8 @@ class Jobs:
             return result
         except JobFailed as failure:
             error = failure.message
+            if failure.code not in (JobFailed.code, "job_cancelled"):
+                result = {"code": failure.code, "details": failure.details}
             raise
         except OSError as failure:
             error = f"the program cannot be started: {failure.strerror or failure}"
@@ -105,6 +134,8 @@ class Jobs:
             await asyncio.shield(_quietly(_finish, job_id, state, error, result))
             self._hide(job_id)
             self._emit(state.value, job_id, kind, subject, error=error)
+            del self._rates[job_id], self._over[job_id]
+            over.set()
 
     async def _work(self, job_id: int, program: str, params: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         latest = Progress("")
@@ -138,6 +169,9 @@ class Jobs:
         if self._board is not None:
             shown = {"id": job_id, "kind": kind, "state": JobState.RUNNING.value, "title": subject}
             shown |= {"done": progress.done, "total": progress.total, "message": describe(progress)}
+            rate = self._rates[job_id]
+            if progress.unit == "bytes" and rate.bytes_per_second:
+                shown |= {"bytes_per_second": round(rate.bytes_per_second), "seconds_left": rate.seconds_left}
             self._board.publish("jobs", shown, key=str(job_id))
 
     def _hide(self, job_id: int) -> None:

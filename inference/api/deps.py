@@ -16,6 +16,7 @@ from django.http import HttpRequest
 
 from inference.catalog import Catalog
 from inference.errors import Forbidden, ModelUnavailable, Unauthorized
+from inference.fetching import Fetcher
 from inference.principal import Principal, Scope
 from inference.protocols.responses.background import Responses
 
@@ -59,6 +60,7 @@ class Services:
     version: str = ""
     since: float = field(default_factory=time.time)
     responses: Responses = field(default_factory=Responses)
+    fetcher: Fetcher | None = None
 
 
 _services = Services()
@@ -71,11 +73,12 @@ def configure(
     strict: bool = False,
     version: str = "",
     responses: Responses | None = None,
+    fetcher: Fetcher | None = None,
 ) -> None:
     """Give the API what it works with; ``version`` is the product's. Without ``responses`` they live in memory."""
     global _services
     found = responses or Responses()
-    _services = Services(catalog, events, strict, version or _installed_version(), responses=found)
+    _services = Services(catalog, events, strict, version or _installed_version(), responses=found, fetcher=fetcher)
 
 
 def services() -> Services:
@@ -92,6 +95,13 @@ def catalog() -> Catalog:
 def responses() -> Responses:
     """Responses that are stored or run in the background."""
     return _services.responses
+
+
+def fetcher() -> Fetcher:
+    """Who fetches models and knows the jobs; 503 while the server starts or stops."""
+    if _services.fetcher is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return _services.fetcher
 
 
 def event_source() -> EventSource:

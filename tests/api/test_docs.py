@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 import inference.api.urls  # noqa: F401 - registers every route
 from inference.api import admin, v1
+from inference.api.jobs import DownloadBody
 from inference.protocols.openai import embeddings
 from inference.protocols.openai.embeddings import EmbeddingRequest
 from inference.protocols.openai.params import NO_EFFECT, REFUSED
@@ -49,6 +50,7 @@ def test_nothing_else_is_documented() -> None:
         ("POST /v1/detokenize", DetokenizeRequest),
         ("POST /admin/model/load", admin.LoadBody),
         ("DELETE /admin/model/unload", admin.UnloadBody),
+        ("POST /admin/model/download", DownloadBody),
     ],
 )
 def test_every_parameter_is_documented(heading: str, model: type[BaseModel]) -> None:

@@ -1,0 +1,110 @@
+"""``/admin/model/download`` and ``/admin/jobs``: fetch a model from the Hub; see and end what runs beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from pydantic import Field
+
+from inference.api.admin import AdminBody, api
+from inference.api.base import json_response
+from inference.api.deps import fetcher
+from inference.errors import InvalidRequest, LmxError
+from inference.fetching import JobStatus
+from inference.protocols.jsonbody import parse_object
+from inference.protocols.validation import validate
+
+_MIB = 1 << 20
+_MOST_LISTED = 1000
+
+
+class DownloadBody(AdminBody):
+    """``model_id`` is ``org/name``, ``org/name@revision`` or the model's address at the Hub."""
+
+    model_id: str = Field(min_length=1, max_length=512)
+    quantization: str | None = Field(None, min_length=1, max_length=64)
+    revision: str | None = Field(None, min_length=1, max_length=128)
+    wait: bool | None = None
+
+
+@api.route(
+    "POST",
+    "/model/download",
+    scope="admin",
+    operation_id="download_model",
+    summary="Fetch a model from the Hub as a job",
+    tag="models",
+    body=DownloadBody,
+)
+async def download_model(request: HttpRequest) -> HttpResponseBase:
+    wanted = validate(DownloadBody, parse_object(request.body))
+    job = await fetcher().start(wanted.model_id, wanted.revision, wanted.quantization)
+    if wanted.wait:
+        job = await fetcher().wait(job.job)
+        if job.state in ("failed", "cancelled"):
+            raise LmxError(job.message, code=job.code, details={"job": job.job})
+    return _json(_download_answer(job), 202 if job.state == "running" else 200)
+
+
+@api.route("GET", "/jobs", scope="admin", operation_id="list_jobs", summary="Jobs, the newest first", tag="jobs")
+async def list_jobs(request: HttpRequest, limit: int = 100) -> HttpResponseBase:
+    if not 1 <= limit <= _MOST_LISTED:
+        raise InvalidRequest(f"limit must be from 1 to {_MOST_LISTED}", param="limit")
+    return _json({"jobs": [told(job) for job in await fetcher().jobs(limit)]})
+
+
+@api.route("GET", "/jobs/{job}", scope="admin", operation_id="get_job", summary="One job", tag="jobs")
+async def get_job(request: HttpRequest, job: int) -> HttpResponseBase:
+    return _json(told(await fetcher().status(job)))
+
+
+@api.route(
+    "POST",
+    "/jobs/{job}/cancel",
+    scope="admin",
+    operation_id="cancel_job",
+    summary="End a job; what a fetch has brought so far is kept",
+    tag="jobs",
+)
+async def cancel_job(request: HttpRequest, job: int) -> HttpResponseBase:
+    return _json(told(await fetcher().cancel(job)))
+
+
+def told(job: JobStatus) -> dict[str, Any]:
+    """A job as the API tells of it."""
+    return {
+        "id": job.job,
+        "kind": job.kind,
+        "subject": job.subject,
+        "state": job.state,
+        "phase": job.phase,
+        "done": job.done,
+        "total": job.total,
+        "unit": job.unit,
+        "bytes_per_second": round(job.bytes_per_second),
+        "seconds_left": job.seconds_left,
+        "message": job.message,
+        "code": job.code,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "result": job.result,
+    }
+
+
+def _download_answer(job: JobStatus) -> dict[str, Any]:
+    took = job.finished_at - job.started_at if job.finished_at and job.started_at else None
+    return {
+        "model_id": job.result.get("repo", job.subject),
+        "path": job.result.get("path"),
+        "size_mb": round(job.total / _MIB, 1),
+        "time_sec": None if took is None else round(took, 1),
+        "auto_loaded": False,
+        "job": told(job),
+    }
+
+
+def _json(value: Any, status: int = 200) -> HttpResponseBase:
+    return json_response(orjson.dumps(value), status)

@@ -1,0 +1,130 @@
+"""A file that grows as it is fetched, hashed on the way, and what the Hub says its content is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from models_admin.job_child import JobError
+from models_admin.manifest import sha256_file
+
+_CHUNK = 1 << 20
+_LOOK_EVERY = 64 << 20
+"""Bytes between two looks at the free space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """``sha256`` of the content for what the Hub keeps in LFS, git's blob id for the small files beside it."""
+
+    value: str
+    kind: Literal["sha256", "git"]
+
+    def is_sound(self) -> bool:
+        length = 64 if self.kind == "sha256" else 40
+        return re.fullmatch(rf"[0-9a-f]{{{length}}}", self.value) is not None
+
+    def of_whole(self, path: Path) -> str:
+        """The SHA-256 of a file that was verified before."""
+        return self.value if self.kind == "sha256" else sha256_file(path)
+
+
+class PartFile:
+    """Bytes on disk with their hashes, as far as ``http_get`` needs a file: it only appends, or begins anew.
+
+    ``on_bytes`` hears how many bytes came, or were lost (negative). Raises ``JobError`` when less than ``keep_free``
+    bytes are left on the disk.
+    """
+
+    def __init__(self, path: Path, size: int, on_bytes: Callable[[int], None], keep_free: int) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(path, flags, 0o644), "r+b", buffering=0)
+        self._path, self._size, self._on_bytes, self._keep_free = path, size, on_bytes, keep_free
+        self._reset()
+
+    @classmethod
+    def open(cls, path: Path, size: int, on_bytes: Callable[[int], None], keep_free: int) -> Self:
+        """What is there is read once for its hashes; more than ``size`` bytes are not this file's: it begins anew."""
+        part = cls(path, size, on_bytes, keep_free)
+        try:
+            if os.fstat(part._file.fileno()).st_size > size:
+                part.truncate()
+            while chunk := part._file.read(_CHUNK):
+                part._take(chunk)
+        except BaseException:
+            part._file.close()
+            raise
+        return part
+
+    def _reset(self) -> None:
+        self._there, self._looked = 0, 0
+        self._sha256 = hashlib.sha256()
+        # What git calls a file's id is no protection, only its name.
+        self._git = hashlib.sha1(b"blob %d\0" % self._size, usedforsecurity=False)
+
+    def _take(self, chunk: bytes) -> None:
+        self._sha256.update(chunk)
+        self._git.update(chunk)
+        self._there += len(chunk)
+
+    def write(self, chunk: bytes) -> int:
+        if self._there + len(chunk) > self._size:
+            raise JobError(f"The Hub sent more of {self._path.stem} than it said there is.", code="hub_error")
+        if self._there - self._looked >= _LOOK_EVERY:
+            self._looked = self._there
+            free = shutil.disk_usage(self._path.parent).free
+            if free < self._keep_free:
+                raise JobError(
+                    f"The disk has only {free} bytes left and {self._keep_free} must stay free: what was fetched is "
+                    "kept. Free some space and start it again.",
+                    code="insufficient_storage",
+                    details={"free_bytes": free, "keep_free_bytes": self._keep_free},
+                )
+        left = memoryview(chunk)
+        while left:
+            left = left[self._file.write(left) :]
+        self._take(chunk)
+        self._on_bytes(len(chunk))
+        return len(chunk)
+
+    def tell(self) -> int:
+        return self._there
+
+    def seek(self, offset: int) -> int:
+        """``http_get`` goes back where it began when the server ignores the range: only the very beginning is asked."""
+        if offset:
+            raise ValueError("a part file only grows, or begins anew")
+        return self._file.seek(0)
+
+    def truncate(self) -> int:
+        """Begin anew."""
+        self._file.seek(0)
+        self._on_bytes(-self._there)
+        self._reset()
+        return self._file.truncate(0)
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    def matches(self, signature: Signature) -> bool:
+        """Whether the content is what the Hub says."""
+        whole = self._there == self._size
+        return whole and signature.value == (self.sha256() if signature.kind == "sha256" else self._git.hexdigest())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
