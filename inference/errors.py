@@ -149,6 +149,7 @@ _BY_CODE: dict[str, type[LmxError]] = {
         Overloaded,
         DeadlineExceeded,
         InsufficientMemory,
+        InsufficientStorage,
         TooManyRequests,
     )
 }

@@ -189,7 +189,8 @@ def _bring(plan: Plan, file: Wished, keep_free: int, on_bytes: Callable[[int], N
                 growing,
                 resume_size=growing.tell(),
                 headers=build_hf_headers(),
-                expected_size=file.size,
+                # Above this it refuses to ask at all; how much comes is checked by the hash as well.
+                expected_size=file.size if file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE else None,
             )
         growing.sync()
         sound, sha256 = growing.matches(file.signature), growing.sha256()

@@ -216,7 +216,7 @@ def _resolve(wanted: LoadBody) -> str:
     except ModelNotFound as error:
         if not wanted.download:
             raise
-        note = f"{error.message} (it is not on disk, and fetching over the API is not available yet)"
+        note = f"{error.message} (loading fetches nothing: POST /admin/model/download does)"
         raise ModelNotFound(note, param="model_id") from None
 
 

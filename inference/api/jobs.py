@@ -12,7 +12,7 @@ from pydantic import Field
 from inference.api.admin import AdminBody, api
 from inference.api.base import json_response
 from inference.api.deps import fetcher
-from inference.errors import InvalidRequest, LmxError
+from inference.errors import InvalidRequest, from_code
 from inference.fetching import JobStatus
 from inference.protocols.jsonbody import parse_object
 from inference.protocols.validation import validate
@@ -45,7 +45,7 @@ async def download_model(request: HttpRequest) -> HttpResponseBase:
     if wanted.wait:
         job = await fetcher().wait(job.job)
         if job.state in ("failed", "cancelled"):
-            raise LmxError(job.message, code=job.code, details={"job": job.job})
+            raise from_code(job.code, job.message, details={"job": job.job})
     return _json(_download_answer(job), 202 if job.state == "running" else 200)
 
 

@@ -109,7 +109,7 @@ async def test_what_the_prefix_cache_found(api: Api, engine: FakeEngine) -> None
 async def test_an_absent_model_is_not_fetched(api: Api) -> None:
     status, body = await api.post("/admin/model/load", {"model_id": "nobody/nothing", "download": True})
     assert status == 404
-    assert "not available yet" in body["error"]["message"]
+    assert "POST /admin/model/download" in body["error"]["message"]
     status, body = await api.post("/admin/model/load", {"model_id": "nobody/nothing"})
     assert status == 404
 

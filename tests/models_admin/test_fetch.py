@@ -63,6 +63,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     with Hub({REPO: HubRepo(nano_files())}) as found:
         monkeypatch.setenv("HF_ENDPOINT", found.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "60")  # a file that is held is not asked for again
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield found
 
@@ -346,6 +347,7 @@ def test_what_is_taken() -> None:
 
 def test_the_library_can_still_do_what_is_used_of_it() -> None:
     """``http_get`` resumes into an open file and is no public name; the size of a chunk is read at each call."""
+    assert constants.MAX_HTTP_DOWNLOAD_SIZE > 0
     assert {"resume_size", "headers", "expected_size"} <= inspect.signature(http_get).parameters.keys()
     assert "constants.DOWNLOAD_CHUNK_SIZE" in inspect.getsource(http_get)
     assert constants.DOWNLOAD_CHUNK_SIZE > 0
@@ -375,3 +377,14 @@ def test_over_the_api(start_server: Callable[..., LiveServer], hub: Hub) -> None
     refused = [{}, {"model_id": "../x"}, {"model_id": REPO, "quantization": "8bit"}, {"model_id": REPO, "more": 1}]
     assert [ask(server, "POST", "/admin/model/download", body)[0] for body in refused] == [400] * 4
     assert ask(server, "POST", "/admin/model/load", {"model_id": REPO})[0] == 200
+
+
+def test_only_owners_may_fetch(start_server: Callable[..., LiveServer], hub: Hub) -> None:
+    server = start_server(LMX_SECURITY__API_KEY="client", LMX_SECURITY__ADMIN_KEY="owner")
+    routes = [("POST", "/admin/model/download"), ("GET", "/admin/jobs"), ("POST", "/admin/jobs/1/cancel")]
+    for method, path in routes:
+        for key, said in [("client", 403), ("wrong", 401)]:
+            headers = {"Authorization": f"Bearer {key}"}
+            answer = httpx2.request(method, server.url + path, json={"model_id": REPO}, headers=headers, timeout=60)
+            assert answer.status_code == said
+    assert hub.asked == []
