@@ -28,7 +28,8 @@ from inference.worker.core.types import (
     TokenLogprobs,
     Tokens,
 )
-from inference.worker.text.output import ChoiceOutput, OutputPlan, wire_logprob
+from inference.worker.text.logprobs import wire_logprob
+from inference.worker.text.output import ChoiceOutput, OutputPlan
 
 log = logging.getLogger(__name__)
 

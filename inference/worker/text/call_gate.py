@@ -58,7 +58,8 @@ class ToolGate:
     Schemas of the arguments by function.
 
     ``tags`` are the markers of the reasoning, if any, which stay in the text; ``thinking`` says that the prompt ended
-    within it. What is read goes to ``sink``.
+    within it. ``either`` says that the content is calls or text but not both, as a grammar makes it: after a word of
+    text a marker is text. What is read goes to ``sink``.
     """
 
     def __init__(
@@ -71,12 +72,15 @@ class ToolGate:
         *,
         tags: tuple[str, str] | None = None,
         thinking: bool = False,
+        either: bool = False,
     ) -> None:
         self._syntax = syntax
         self._parse = parse
         self._sink = sink
         self._tags: tuple[str, ...] = tags or ()
         self._thinking = thinking
+        self._either = either
+        self._worded = False
         self._reader = Reader()
         self._calls = Calls(
             sink, self._reader, frozenset(known), schemas, short_call_id if syntax.short_ids else call_id
@@ -99,7 +103,7 @@ class ToolGate:
         next(self._run, None)
         reader = self._reader
         self._skip_to(reader.base + len(reader.text))
-        if not (self._calls.made or self._cut_off) and 0 < self._said_length <= MAX_LAST_LOOK:
+        if not (self._calls.made or self._cut_off or self._worded) and 0 < self._said_length <= MAX_LAST_LOOK:
             self._pass_on(self._known_calls("".join(self._said)))
 
     def _read(self) -> Generator[None, None, None]:
@@ -118,8 +122,11 @@ class ToolGate:
         """
         reader = self._reader
         while True:
-            markers = (*self._syntax.blocks, *self._tags, *self._strays)
+            starts = () if self._worded else self._syntax.blocks
+            markers = (*starts, *self._tags, *self._strays)
             found = self._find(markers)
+            if self._either and not self._thinking and self._says_word(found, markers):
+                continue
             if found is None:
                 if reader.ended:
                     self._last_words()
@@ -143,6 +150,16 @@ class ToolGate:
                 return marker
             reader.mark = None
             self._strays = () if marker == self._strays[0] else self._strays
+
+    def _says_word(self, found: tuple[int, str] | None, markers: tuple[str, ...]) -> bool:
+        """True, the first time, if there is text before the marker that was found."""
+        reader = self._reader
+        rest = reader.text[reader.at :] if found is None else reader.text[reader.at : found[0]]
+        certain = rest[: len(rest) - held_length(rest, markers)] if found is None and not reader.ended else rest
+        if self._worded or not certain.strip():
+            return False
+        self._worded = True
+        return True
 
     def _find(self, markers: tuple[str, ...]) -> tuple[int, str] | None:
         """The first marker, if it is certain that no longer one begins at the same place."""

@@ -3,7 +3,8 @@
 A message is ``<|channel|>NAME [to=RECIPIENT] [<|constrain|>TYPE]<|message|>BODY`` and ends at ``<|end|>``,
 ``<|call|>``, ``<|return|>`` or the next message. The prompt ends with ``<|start|>assistant``; the recipient may stand
 right after it, before the channel. The arguments of a call come out while they are decoded, as far as they are the
-beginning of a JSON object; a body that does not begin as one is text, and so is what follows the object.
+beginning of a JSON object; a body that does not begin as one is text, and so is what follows the object, if it is more
+than white space.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
 _ROLE = re.compile(r"\s*(t(o(=\S*\s*)?)?)?")
 _CLOSERS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>")
 
-_Where = Literal["opening", "role", "header", "body", "call"]
+_Where = Literal["opening", "role", "header", "body", "call", "after"]
 
 
 class Channels:
@@ -40,6 +41,7 @@ class Channels:
         self._tools = tools
         self.thinking = False
         self.sections = Sections()
+        self.apart = Sections()
         self._buffer = ""
         self._place = 0
         self._where: _Where = "opening"
@@ -79,9 +81,13 @@ class Channels:
 
     def _take(self, length: int, parts: list[Part]) -> None:
         text, self._buffer = self._buffer[:length], self._buffer[length:]
+        self._place += length
         if text:
             self._text(text, parts)
-        self._place += length
+
+    @property
+    def decided(self) -> int:
+        return self._place - (len(self._role) if self._where == "opening" else len(self._lead))
 
     def _text(self, text: str, parts: list[Part]) -> None:
         if self._where == "header":
@@ -92,6 +98,8 @@ class Channels:
             self._opening(text, parts)
         elif self._where == "call":
             self._arguments(text, parts)
+        elif self._where == "after":
+            self._after(text, parts)
         else:
             self._say(text, parts)
 
@@ -105,6 +113,8 @@ class Channels:
 
     def _say(self, text: str, parts: list[Part]) -> None:
         if text:
+            if not self.thinking:
+                self.apart.end(self._place - len(text))
             parts.append(Piece(self._kind, text))
 
     def _arguments(self, text: str, parts: list[Part]) -> None:
@@ -112,10 +122,11 @@ class Channels:
             self._lead += text
             body = self._lead.lstrip()
             if body and body[0] != "{":
-                self._where = "body"
-                self._say(self._lead, parts)
+                self._where, text, self._lead = "body", self._lead, ""
+                self._say(text, parts)
             if not body or body[0] != "{":
                 return
+            self._lead = ""
             self._scanner, text = JsonScanner(), body
             parts.append(CallStart(self._call))
         at, valid = self._scanner.take(text, 0)
@@ -123,16 +134,19 @@ class Channels:
             parts.append(CallArguments(valid))
         if self._scanner.done or self._scanner.failed:
             parts.append(CallEnd())
-            self._where, self._scanner, self._lead = "body", None, ""
+            self._where, self._scanner, self._lead = "after", None, ""
             self._after(text[at:], parts)
 
     def _after(self, text: str, parts: list[Part]) -> None:
         """White space between the arguments and the end of the message says nothing."""
-        if text:
+        self._lead += text
+        if self._lead and not self._lead.isspace():
+            self._where, text, self._lead = "body", self._lead, ""
             self._say(text, parts)
 
     def _marker(self, marker: str, parts: list[Part]) -> None:
         """``_place`` is where the marker begins."""
+        self.apart.begin(self.decided)
         if marker in _CLOSERS:
             self._close(parts)
             self.sections.end(self._place + (len(marker) if marker in _CLOSERS[:3] else 0))

@@ -15,7 +15,6 @@ when the first call is complete.
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ from inference import ipc
 from inference.worker.core.types import TokenLogprobs
 from inference.worker.text.call_gate import Parse, ToolGate
 from inference.worker.text.detok import TokenTable
+from inference.worker.text.logprobs import LogprobEntries, wire_logprob
 from inference.worker.text.split import Call, CallArguments, CallStart, Part, Piece, Plain, Splitter, Tags
 from inference.worker.text.stops import StopStrings
 from inference.worker.text.tools import JSON_LINES, Forced, Syntax, call_id
@@ -39,7 +39,8 @@ class OutputPlan:
 
     ``forced`` says that a grammar makes the answer consist of calls: ``native`` in the model's own syntax, ``json``
     as objects ``{"name": ..., "arguments": {...}}``, one a line, without markers. ``named`` is a forced call of one
-    named function, which ends with the reason ``stop``, as OpenAI has it.
+    named function, which ends with the reason ``stop``, as OpenAI has it. ``either`` says that a grammar makes the
+    content calls or something else, but not both: what looks like a marker within a described text is text.
     """
 
     request: str
@@ -56,6 +57,7 @@ class OutputPlan:
     continues: bool = False
     forced: Forced = ""
     named: bool = False
+    either: bool = False
 
 
 class ChoiceOutput:
@@ -70,12 +72,11 @@ class ChoiceOutput:
         self._gate = self._tool_gate()
         self._plain = self._gate is None and isinstance(self._splitter, Plain)
         self._delta: ipc.Delta | None = None
-        self._waiting: deque[tuple[int, int, ipc.TokenLogprob]] = deque()
+        self._entries = LogprobEntries()
         self._content_in = 0
         self._content_out = 0
         self._ends: list[int] = []
         self._length = 0
-        self._settled = 0
         self.completion_tokens = 0
         self.reasoning_tokens = 0
         self.calls = 0
@@ -88,7 +89,16 @@ class ChoiceOutput:
             return None
         tags, thinking = (splitter.markers, splitter.thinking) if isinstance(splitter, Tags) else (None, False)
         parse = plan.parse or _no_calls
-        return ToolGate(syntax, parse, self, plan.known_tools, plan.schemas, tags=tags, thinking=thinking)
+        return ToolGate(
+            syntax,
+            parse,
+            self,
+            plan.known_tools,
+            plan.schemas,
+            tags=tags,
+            thinking=thinking,
+            either=plan.either,
+        )
 
     @property
     def stopped(self) -> str | None:
@@ -109,13 +119,15 @@ class ChoiceOutput:
         text = self._detokenizer.add(token)
         if logprobs is not None:
             entry = wire_logprob(self._plan.table, token, logprobs)
-            self._waiting.append((self._content_in, self._length + len(text), entry))
+            self._entries.add(self._length, self._length + len(text), entry)
+        self._length += len(text)
         if not self._plain:
-            self._sort(text)
+            self._ends.append(self._length)
+            self._text(text)
         elif text:
             self._say_content(text)
-        if self._waiting:
-            self._release_logprobs()
+        if self._entries:
+            self._release_logprobs(self._length if self._plain else self._splitter.decided)
 
     def take(self) -> ipc.Delta | None:
         """What was gained since the last call."""
@@ -131,7 +143,7 @@ class ChoiceOutput:
             self._parts(self._splitter.finish())
         if self.stopped is None:
             self._content_gained(self._stop.flush())
-        self._release_logprobs()
+        self._release_logprobs(sys.maxsize if not self.over else self._splitter.decided)
         self.reasoning_tokens = self._splitter.sections.touched(self._ends)
         if self.stopped is not None:
             reason = "stop"
@@ -142,15 +154,6 @@ class ChoiceOutput:
             self._delta = ipc.Delta(request=self._plan.request, choice=self._choice)
         return self._delta
 
-    def _sort(self, text: str) -> None:
-        """Take the text of one token where it may be a call or reasoning."""
-        content, thinking = self._content_in, self._splitter.thinking
-        self._length += len(text)
-        self._ends.append(self._length)
-        self._text(text)
-        if self._waiting and (thinking or self._splitter.thinking) and content == self._content_in:
-            self._waiting.pop()
-
     def _text(self, text: str) -> None:
         if not text:
             return
@@ -160,13 +163,10 @@ class ChoiceOutput:
             self.text(text)
 
     def text(self, text: str) -> None:
-        self._settled += len(text)
         self._parts(self._splitter.feed(text))
 
     def skip(self, length: int) -> None:
-        start, self._settled = self._settled, self._settled + length
         self._parts(self._splitter.skip(length))
-        self._waiting = deque(entry for entry in self._waiting if not start < entry[1] <= self._settled)
 
     def call_start(self, identity: str, name: str) -> None:
         if not self.over:
@@ -216,25 +216,12 @@ class ChoiceOutput:
             self._content_out += len(text)
             self._open_delta().content += text
 
-    def _release_logprobs(self) -> None:
-        """Let out the entries of tokens whose text is out at least in part, and those that precede them."""
-        settled = self._settled if not self._plain else sys.maxsize
+    def _release_logprobs(self, decided: int) -> None:
         nothing_held = self.stopped is None and self._content_out == self._content_in
-        while self._waiting and (nothing_held or self._waiting[0][0] < self._content_out):
-            if self._waiting[0][1] > settled:
-                break
-            self._open_delta().logprobs.append(self._waiting.popleft()[2])
+        out = self._entries.release(self._splitter.apart, decided, sys.maxsize if nothing_held else self._content_out)
+        if out:
+            self._open_delta().logprobs.extend(out)
 
 
 def _no_calls(_text: str) -> list[Call]:
     return []
-
-
-def wire_logprob(table: TokenTable, token: int, logprobs: TokenLogprobs) -> ipc.TokenLogprob:
-    """A token's log probabilities with the texts and bytes of the tokens."""
-    raw = table.raw_of(token)
-    top = []
-    for index, logprob in zip(logprobs.top_ids, logprobs.top_logprobs, strict=True):
-        bytes_ = table.raw_of(index)
-        top.append(ipc.TopLogprob(index, bytes_.decode("utf-8", "replace"), bytes_, logprob))
-    return ipc.TokenLogprob(token, raw.decode("utf-8", "replace"), raw, logprobs.logprob, top)

@@ -43,13 +43,14 @@ Part = Piece | CallStart | CallArguments | CallEnd
 
 
 class Sections:
-    """The stretches of an answer, counted in characters, that are reasoning with its markers."""
+    """Stretches of an answer, counted in characters. The last one may be open."""
 
     def __init__(self) -> None:
         self._closed: list[tuple[int, int]] = []
         self._start: int | None = None
 
     def begin(self, at: int) -> None:
+        """One begins, if none is open."""
         if self._start is None:
             self._start = at
 
@@ -58,6 +59,11 @@ class Sections:
             if at > self._start:
                 self._closed.append((self._start, at))
             self._start = None
+
+    def within(self, start: int, end: int) -> int:
+        """How many of the characters from ``start`` to ``end`` lie in them."""
+        closed = sum(max(0, min(end, stop) - max(start, begin)) for begin, stop in self._closed)
+        return closed + (max(0, end - max(start, self._start)) if self._start is not None else 0)
 
     def touched(self, ends: Sequence[int]) -> int:
         """How many tokens lie in them, at least in part. ``ends`` are the places where the tokens' texts end.
@@ -70,16 +76,24 @@ class Sections:
                 section += 1
             if section < len(self._closed):
                 begin = self._closed[section][0]
-                count += begin < end or (begin == start == end) or (begin <= start < end)
+                count += begin < end or begin == start
             start = end
         return count
 
 
 class Splitter(Protocol):
-    """The state of one choice. ``thinking`` is true while the text that comes is reasoning."""
+    """The state of one choice. ``thinking`` is true while the text that comes is reasoning.
+
+    ``sections`` are the reasoning with its markers, ``apart`` all that is not content; up to ``decided`` the latter is
+    known.
+    """
 
     thinking: bool
     sections: Sections
+    apart: Sections
+
+    @property
+    def decided(self) -> int: ...
 
     def feed(self, text: str) -> list[Part]: ...
 
@@ -115,12 +129,20 @@ class Plain:
     """Everything is content."""
 
     thinking = False
-    sections = Sections()
+
+    def __init__(self) -> None:
+        self.sections = Sections()
+        self.apart = Sections()
+        self.decided = 0
 
     def feed(self, text: str) -> list[Part]:
+        self.decided += len(text)
         return [Piece("content", text)] if text else []
 
     def skip(self, length: int) -> list[Part]:
+        self.apart.begin(self.decided)
+        self.decided += length
+        self.apart.end(self.decided)
         return []
 
     def finish(self) -> list[Part]:
@@ -139,8 +161,10 @@ class Tags:
         self.markers = (start, end)
         self.thinking = opened
         self.sections = Sections()
+        self.apart = Sections()
         if opened:
             self.sections.begin(0)
+            self.apart.begin(0)
         self._once = once
         self._place = 0
         self._buffer = ""
@@ -162,7 +186,9 @@ class Tags:
     def skip(self, length: int) -> list[Part]:
         parts: list[Part] = []
         self._take(len(self._buffer), parts)
+        self._say_space(parts)
         self.sections.end(self._place)
+        self.apart.begin(self._place)
         self._place += length
         if self.thinking:
             self.sections.begin(self._place)
@@ -171,13 +197,24 @@ class Tags:
     def finish(self) -> list[Part]:
         parts: list[Part] = []
         self._take(len(self._buffer), parts)
+        self._say_space(parts)
         self.sections.end(self._place)
-        if self._space and not self._fresh:
-            parts.append(Piece(self._kind, self._space))
-        elif self._space and not self._thought:
-            parts.append(Piece("content", self._space))
-        self._space = ""
         return parts
+
+    @property
+    def decided(self) -> int:
+        return self._place - len(self._space)
+
+    def _say_space(self, parts: list[Part]) -> None:
+        """No marker follows on the white space that was held back."""
+        if self._space and not (self._fresh and self._thought):
+            self._say(self._space, self._place - len(self._space), parts)
+        self._space = ""
+
+    def _say(self, text: str, at: int, parts: list[Part]) -> None:
+        if not self.thinking:
+            self.apart.end(at)
+        parts.append(Piece("reasoning" if self.thinking else "content", text))
 
     def _live(self) -> tuple[str, ...]:
         """The markers that still count."""
@@ -189,13 +226,10 @@ class Tags:
         self._place += length
         self._emit(text, parts)
 
-    @property
-    def _kind(self) -> Kind:
-        return "reasoning" if self.thinking else "content"
-
     def _switch(self, marker: str) -> None:
         """Go past a marker, which the buffer begins with."""
         self._buffer = self._buffer[len(marker) :]
+        self.apart.begin(self.decided)
         if marker == self.markers[0]:
             self.sections.begin(self._place)
         self._place += len(marker)
@@ -213,7 +247,6 @@ class Tags:
         self._space = text[len(body) :]
         if not body:
             return
-        if self._fresh and self._thought:
-            body = body.lstrip()
+        said = body.lstrip() if self._fresh and self._thought else body
         self._fresh = False
-        parts.append(Piece(self._kind, body))
+        self._say(said, self._place - len(text) + len(body) - len(said), parts)
