@@ -1,11 +1,11 @@
 """The shell around a backend: threads, socket, life and death of one worker process.
 
 Threads: *main* loads the model and steps it, and alone touches the accelerator; *socket* reads commands and answers
-pings, and ends the process at end-of-file; *prepare* runs templating and counting; *constrain* the same
-for requests with a grammar, which takes long to compile; *embed* runs embeddings, which
-wait for the main thread; *outbox* writes; *stats* reports once a second; *signals* waits for SIGTERM. Prompt and
-answer text never reaches a log line: of a defect, type and place are told, not the message. A defect that ends a thread
-ends the process, because a worker without one of its threads answers pings and nothing else.
+pings, and ends the process at end-of-file; *prepare* runs templating and counting; *constrain* the same for requests
+with a grammar, which takes long to compile; *embed* runs embeddings, which wait for the main thread; *save* writes
+cached prefixes to disk; *outbox* writes; *stats* reports once a second; *signals* waits for SIGTERM. Prompt and answer
+text never reaches a log line: of a defect, type and place are told, not the message. A defect that ends a thread ends
+the process, because a worker without one of its threads answers pings and nothing else.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from inference.worker.outbox import Outbox
 
 _DEFAULT_BACKEND = "vllm_mlx"
 _REPORTED_PACKAGES = ("mlx", "mlx-lm", "vllm-mlx", "transformers")
-_VITAL_THREADS = {"socket", "prepare", "constrain", "embed", "text", "outbox", "stats", "signals", "drain"}
+_VITAL_THREADS = {"socket", "prepare", "constrain", "embed", "save", "text", "outbox", "stats", "signals", "drain"}
 _READ_BYTES = 256 * 1024
 _FLUSH_S = 5.0
 _STATS_S = 1.0
@@ -85,7 +85,8 @@ class WorkerProcess:
         self._prepare_lane = Lane("prepare")
         self._constrain_lane = Lane("constrain")
         self._embed_lane = Lane("embed")
-        self._lanes = (self._prepare_lane, self._constrain_lane, self._embed_lane)
+        self._save_lane = Lane("save")
+        self._lanes = (self._prepare_lane, self._constrain_lane, self._embed_lane, self._save_lane)
         self._load: queue.SimpleQueue[ipc.Load] = queue.SimpleQueue()
         self._backend: Backend | None = None
         self._stopping = threading.Event()
@@ -199,12 +200,23 @@ class WorkerProcess:
             os._exit(EXIT_CLEAN)
         self._backend.stop()
 
-    def _drain(self, backend: Backend, deadline_s: float) -> None:
-        deadline = time.monotonic() + deadline_s
+    def _drain(self, backend: Backend, command: ipc.Drain) -> None:
+        deadline = time.monotonic() + command.deadline_s
         while backend.busy() and time.monotonic() < deadline:
             time.sleep(_DRAIN_POLL_S)
+        if command.save_s > 0:
+            self._save_last(backend, command.save_s)
         self._drained = True
         self._stop()
+
+    def _save_last(self, backend: Backend, seconds: float) -> None:
+        """What cannot be saved does not keep the process from leaving."""
+        try:
+            backend.save_cache("", seconds)
+        except LmxError:
+            pass
+        except Exception as error:
+            self._log("warning", f"the prefix cache was not saved: {place_of(error)}")
 
     def _cancel_overloaded(self, request: str) -> None:
         self._log("warning", "an answer's reader is too slow: over 16 MiB unsent, the request was ended")
@@ -251,7 +263,10 @@ class WorkerProcess:
         self._answer(self._embed_lane, command.request, answer)
 
     def _on_save_cache(self, command: ipc.SaveCache) -> None:
-        self._fail(command.request, "unsupported", "this backend does not save its cache")
+        def answer(backend: Backend) -> ipc.Event:
+            return ipc.CacheSaved(command.request, backend.save_cache(command.directory, None))
+
+        self._answer(self._save_lane, command.request, answer)
 
     def _on_start(self, command: ipc.Start) -> None:
         if self._backend is None or self._draining or self._stopping.is_set():
@@ -276,7 +291,7 @@ class WorkerProcess:
             self._stop()
             return
         self._draining = True
-        arguments = (self._backend, command.deadline_s)
+        arguments = (self._backend, command)
         threading.Thread(target=self._drain, args=arguments, name="drain", daemon=True).start()
 
     # ---------------------------------------------------------------------------------------------------- helpers

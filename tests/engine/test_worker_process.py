@@ -104,7 +104,7 @@ def test_questions(worker: Worker) -> None:
         ipc.Detokenize("d", tokenize("héllo")),
         ipc.Count("c", ipc.GenerateRequest(messages=[{"role": "user", "content": "hi"}])),
         ipc.Embed("e", ["x"]),
-        ipc.SaveCache("s", "/nowhere"),
+        ipc.SaveCache("s"),
     )
     assert worker.expect(ipc.Tokens).token_ids == tokenize("héllo")
     assert worker.expect(ipc.Text).text == "héllo"
@@ -113,7 +113,7 @@ def test_questions(worker: Worker) -> None:
 
 def test_what_is_unsupported_says_so(worker: Worker) -> None:
     worker.load()
-    for command in (ipc.Embed("e", ["x"]), ipc.SaveCache("s", "/nowhere")):
+    for command in (ipc.Embed("e", ["x"]), ipc.SaveCache("s")):
         worker.send(command)
         failed = worker.expect(ipc.Failed)
         assert (failed.request, failed.code) == (command.request, "unsupported")
@@ -209,6 +209,51 @@ def test_drain_finishes_what_runs_and_refuses_the_new(worker: Worker, tmp_path: 
     assert worker.expect(ipc.Failed).request == "late"
     gate.touch()
     assert worker.expect(ipc.Finished).reason == "stop"
+    worker.expect(ipc.Drained)
+    assert worker.exit_code() == 0
+
+
+def load_with_prefixes(worker: Worker, directory: Path) -> None:
+    load = ipc.Load(
+        str(worker.directory),
+        "m",
+        prefix_cache_bytes=1000,
+        prefix_disk_dir=str(directory),
+        prefix_disk_bytes=300,
+        options={"backend": "fake", "script": {"prefix_bytes": 500}},
+    )
+    worker.send(load)
+    worker.expect(ipc.Loaded)
+
+
+def test_the_prefix_cache_is_saved_where_it_is_asked_for(worker: Worker, tmp_path: Path) -> None:
+    load_with_prefixes(worker, tmp_path / "own")
+    (tmp_path / "file").touch()
+    worker.send(ipc.SaveCache("s", str(tmp_path / "asked")))
+    assert worker.expect(ipc.CacheSaved) == ipc.CacheSaved("s", 500)
+    assert (tmp_path / "asked/fake.prefix").stat().st_size == 500
+    worker.send(ipc.SaveCache("bad", str(tmp_path / "file/below")))
+    failed = worker.expect(ipc.Failed)
+    assert (failed.request, failed.code, failed.param) == ("bad", "invalid_request", "directory")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 5.0])
+def test_the_prefix_cache_is_saved_at_the_end_if_there_is_time_for_it(
+    worker: Worker, tmp_path: Path, seconds: float
+) -> None:
+    load_with_prefixes(worker, tmp_path / "own")
+    worker.send(ipc.Drain(1.0, seconds))
+    worker.expect(ipc.Drained)
+    assert worker.exit_code() == 0
+    saved = tmp_path / "own/fake.prefix"
+    assert saved.exists() == (seconds > 0)
+    assert not saved.exists() or saved.stat().st_size == 300
+
+
+def test_what_cannot_be_saved_keeps_nobody_from_leaving(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    load_with_prefixes(worker, tmp_path / "file/below")
+    worker.send(ipc.Drain(1.0, 5.0))
     worker.expect(ipc.Drained)
     assert worker.exit_code() == 0
 

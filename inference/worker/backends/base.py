@@ -59,6 +59,15 @@ class Backend(Protocol):
         """
         ...
 
+    def save_cache(self, directory: str, seconds: float | None) -> int:
+        """Write cached prefixes that are only in memory to ``directory``, "" for ``Load.prefix_disk_dir``.
+
+        Those used last come first; ends after ``seconds``. Returns the bytes written. Raises ``Unsupported`` where
+        there is nothing to save or nowhere to save it. Called on a thread of its own, which may block, while ``run``
+        steps.
+        """
+        ...
+
     def set_limits(self, limits: ipc.SetLimits) -> None: ...
 
     def stats(self) -> ipc.Stats: ...

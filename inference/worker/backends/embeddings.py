@@ -122,6 +122,9 @@ class EmbeddingBackend:
         if not self._turns.put(Job.of(request, self._inputs.all(inputs), dimensions)):
             raise ModelUnavailable("the model is being unloaded")
 
+    def save_cache(self, directory: str, seconds: float | None) -> int:
+        raise Unsupported("an embedding model has no prefix cache", param="model")
+
     def tokenize(self, text: str, add_special_tokens: bool) -> list[int]:
         return self._inputs.encode(text, add_special_tokens)
 

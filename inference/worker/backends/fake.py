@@ -170,6 +170,7 @@ class FakeBackend:
         self._script = Script()
         self._eaten = bytearray()
         self._prefix_bound = 0
+        self._prefix_disk = "", 0
 
     def load(self, command: ipc.Load, emit: Emit) -> ipc.Loaded:
         self._emit = emit
@@ -183,6 +184,7 @@ class FakeBackend:
             raise from_code(script.load_code, script.load_error)
         self._eaten = bytearray(b"x") * script.eat_bytes
         self._prefix_bound = command.prefix_cache_bytes or 0
+        self._prefix_disk = command.prefix_disk_dir or "", command.prefix_disk_bytes
         self._slots = min(script.slots or command.slots, command.slots)
         self._context = min(script.context, command.context or script.context)
         return ipc.Loaded(
@@ -282,6 +284,22 @@ class FakeBackend:
         self._obey(" ".join(texts))
         vectors = [vector(text.encode(), dimensions or width) for text in texts]
         return ipc.Embedded(request, vectors, sum(len(tokenize(text)) for text in texts))
+
+    def save_cache(self, directory: str, seconds: float | None) -> int:
+        """One file of as many bytes as its prefix cache says it holds, within what the disk may hold of it."""
+        own, most = self._prefix_disk
+        if not (directory or own):
+            raise Unsupported("there is no directory for cached prefixes", param="directory")
+        size = min(self._script.prefix_bytes, self._prefix_bound)
+        size = size if directory else min(size, most)
+        place = Path(directory or own)
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (place / "fake.prefix").open("wb") as file:
+                file.truncate(size)
+        except OSError as error:
+            raise InvalidRequest(f"the directory cannot be written: {error.strerror}", param="directory") from error
+        return size
 
     def _obey(self, prompt: str) -> None:
         """The directives of a question: wait at ``gate``, die if ``die_after`` is 0."""

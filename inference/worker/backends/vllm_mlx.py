@@ -151,6 +151,9 @@ class VllmMlxBackend:
     def embed(self, request: str, inputs: list[str | list[int]], dimensions: int | None) -> NoReturn:
         raise Unsupported("this model generates text; it makes no embeddings", param="model")
 
+    def save_cache(self, directory: str, seconds: float | None) -> int:
+        raise Unsupported("this model's prefixes are not cached", param="model")
+
     # -------------------------------------------------------------------------------------------------- any thread
 
     def start(self, request: str, max_tokens: int) -> None:

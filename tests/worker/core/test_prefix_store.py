@@ -8,10 +8,12 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -216,11 +218,12 @@ def test_a_damaged_file_is_never_believed_and_goes(data: st.DataObject) -> None:
 def hostile(**changes: Any) -> bytes:
     """A file whose digests are right and whose header lies."""
     head, arrays, _ = prefix_file.encode("f", tokens_of(1, 2).tobytes(), True, [Layer("X", [mx.zeros((2, 2))])])
-    header = prefix_file.msgspec.msgpack.decode(head[prefix_file._PRELUDE.size :])
-    encoded = prefix_file.msgspec.msgpack.encode(header | changes)
-    digest = prefix_file.blake2b(encoded, digest_size=32).digest()
-    body = bytes(memoryview(arrays[0]).cast("B"))  # type: ignore[arg-type]  # an array has the buffer protocol
-    return prefix_file._PRELUDE.pack(prefix_file._MAGIC, len(encoded), len(body), digest) + encoded + body
+    header = msgspec.msgpack.decode(head[prefix_file._PRELUDE.size :])
+    encoded = msgspec.msgpack.encode(header | changes)
+    digest = blake2b(encoded, digest_size=32).digest()
+    body = bytes(prefix_file._bytes_of(arrays[0]))
+    prelude: bytes = prefix_file._PRELUDE.pack(prefix_file._MAGIC, len(encoded), len(body), digest)
+    return prelude + encoded + body
 
 
 @pytest.mark.parametrize(
