@@ -26,7 +26,6 @@ from inference.worker.text.split import (
 )
 
 MARKERS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>")
-ANSWER_BEGINS = re.compile(r"<\|channel\|>final[^<]*(<\|constrain\|>[^<]*)?<\|message\|>$")
 _RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
 _ROLE = re.compile(r"\s*(t(o(=\S*\s*)?)?)?")
 _CLOSERS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>")

@@ -174,6 +174,7 @@ class TextModel:
             continues=bool(prompt.begun),
             forced=held.forced,
             named=held.named,
+            either=bool(tools) and not held.forced and body.output_format.kind != "text",
         )
 
 
