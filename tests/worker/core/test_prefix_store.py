@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx_lm.models.cache import make_prompt_cache
 
 from inference.worker.core import prefix_file
 from inference.worker.core.prefix_file import Layer
 from inference.worker.core.prefix_fingerprint import fingerprint
 from inference.worker.core.prefix_store import Entry, PrefixStore, Tokens
+from tests.worker.core.support import convolution_model, llama_model, prompt, state_space_model, window_model
 
 QUOTA = 1_000_000
 
@@ -91,6 +93,25 @@ def test_every_kind_of_array_comes_back(tmp_path: Path, name: str) -> None:
         assert found.dtype == wanted.dtype
         assert found.shape == wanted.shape
         assert mx.array_equal(found, wanted).item()
+
+
+@pytest.mark.parametrize("make", [llama_model, window_model, state_space_model, convolution_model])
+def test_a_models_own_caches_go_on_as_if_they_had_not_been_away(tmp_path: Path, make: Callable[[], Any]) -> None:
+    model, tokens = make(), prompt(40)
+    caches = make_prompt_cache(model)
+    model(mx.array([tokens]), cache=caches)
+    assert Opened(tmp_path).store.write(
+        np.array(tokens, np.int32), [Layer(type(one).__name__, one.state) for one in caches], False
+    )
+    wanted = model(mx.array([[1, 2, 3]]), cache=caches)
+    again = Opened(tmp_path)
+    stored = again.store.read(again.entry())
+    assert stored is not None
+    fresh = make_prompt_cache(model)
+    for cache, layer in zip(fresh, stored.layers(), strict=True):
+        assert layer.name == type(cache).__name__
+        cache.state = layer.state
+    assert mx.array_equal(model(mx.array([[1, 2, 3]]), cache=fresh), wanted).item()
 
 
 def test_nobody_else_may_look(tmp_path: Path) -> None:
