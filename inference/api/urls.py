@@ -1,4 +1,4 @@
-"""Routes of ``/v1`` and ``/admin``, and JSON answers for everything else below ``/v1``, ``/admin`` and ``/api``."""
+"""Routes of ``/v1``, ``/admin`` and ``/api``, and JSON answers for everything else below them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path, re_path
 from django.views.decorators.csrf import csrf_exempt
 
-from inference.api import admin, v1
+from inference.api import admin, lmstudio, v1
 from inference.api import anthropic as _anthropic  # noqa: F401 - registers its routes with v1
 from inference.api import jobs as _jobs  # noqa: F401 - registers its routes with admin
 from inference.api import responses as _responses  # noqa: F401 - registers its routes with v1
 from inference.errors import NotFound
 from inference.protocols.errors import error_response
 
-_KNOWN = [api.prefix.rstrip("/") + route for api in (v1.api, admin.api) for route in api.routes if "{" not in route]
+_KNOWN = [
+    api.prefix.rstrip("/") + route
+    for api in (v1.api, admin.api, lmstudio.api)
+    for route in api.routes
+    if "{" not in route
+]
 
 
 @csrf_exempt
@@ -30,5 +35,7 @@ async def unknown(request: HttpRequest) -> HttpResponse:
 urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/", v1.api.urls),
     path("admin/", admin.api.urls),
+    path("api/", lmstudio.api.urls),
+    *(path(name, lmstudio.sdk) for name in lmstudio.SDK_PATHS),
     re_path(r"^(?:v1|admin|api)(?:/.*)?$", unknown),
 ]

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 import inference.api.urls  # noqa: F401 - registers every route
-from inference.api import admin, v1
+from inference.api import admin, lmstudio, v1
 from inference.api.jobs import DownloadBody
 from inference.protocols.openai import embeddings
 from inference.protocols.openai.embeddings import EmbeddingRequest
@@ -20,7 +20,7 @@ from inference.protocols.openai.tokens import DetokenizeRequest, TokenizeRequest
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
 ROUTES = [
     (method, api.prefix.rstrip("/") + path.replace("{path:", "{"))
-    for api in (v1.api, admin.api)
+    for api in (v1.api, admin.api, lmstudio.api)
     for path, methods in api.routes.items()
     for method in methods
 ]
