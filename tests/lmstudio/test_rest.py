@@ -146,7 +146,7 @@ async def test_a_completion_that_a_text_stopped(api: Api, engine: FakeEngine, st
     engine.respond = lambda request: [[started(), text("a"), end]]
     body = {"model": "acme/tiny", "prompt": "the meaning of life is", "max_tokens": 10, "stop": "\n"}
     path = "/api/v0/completions"
-    told = [await api.post(path, body)][0][1] if not stream else (await api.stream(path, body))[-2]
+    told = (await api.stream(path, body))[-2] if stream else (await api.post(path, body))[1]
     assert told["stats"]["stop_reason"] == "stopStringFound"
 
 
@@ -173,9 +173,10 @@ async def test_a_download(api: Api) -> None:
 
 
 async def test_the_states_of_downloads(api: Api) -> None:
-    ended = [replace(RUNNING, job=at, state=state, finished_at=9.0) for at, state in enumerate(("done", "cancelled"))]
+    ended = replace(RUNNING, job=0, state="done", finished_at=9.0)
+    cancelled = replace(RUNNING, job=1, state="cancelled", finished_at=9.0)
     failed = replace(RUNNING, job=2, state="failed", message="no space", code="insufficient_storage")
-    fetches(*ended, failed, RUNNING, replace(RUNNING, job=4, kind="verify"))
+    fetches(ended, cancelled, failed, RUNNING, replace(RUNNING, job=4, kind="verify"))
     status = "/api/v1/models/download/status"
     body = (await api.get(status))[1]
     assert {state: [one["job_id"] for one in jobs] for state, jobs in body.items()} == {
