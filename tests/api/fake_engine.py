@@ -283,6 +283,7 @@ class FakeEngine:
             raise self.load_error
         ref = self.catalog.resolve(model)
         self.loads.append((ref.id, context, slots, pin))
+        self.asked.append(("load", ref.id, context, slots, pin, ttl_s))
         status = self.states[ref.id]
         status.state, status.footprint_bytes, status.weight_bytes = "ready", 2**31, ref.weight_bytes
         status.context, status.slots, status.load_seconds = context or 2048, slots or 64, 0.5

@@ -19,7 +19,9 @@ ENDPOINTS = {endpoint.route: endpoint for protocol in PROTOCOLS for endpoint in 
 CASES = [case for protocol in PROTOCOLS for case in protocol.cases]
 
 # What differs between two answers to one request: ids and times.
-_PASSING = re.compile(rb'"(?:id|item_id|response_id|created|created_at|completed_at)": ?(?:"[^"]*"|[0-9.]+)')
+_PASSING = re.compile(
+    rb'"(?:id|item_id|response_id|created|created_at|completed_at|load_time_seconds)": ?(?:"[^"]*"|[0-9.]+)'
+)
 
 
 async def asked(api: Api, engine: FakeEngine, case: Case, body: dict[str, Any]) -> tuple[int, Any, bytes, list[Any]]:
