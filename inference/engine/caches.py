@@ -59,11 +59,17 @@ class Caches:
         """Tell every worker how much it may hold, now that somebody came or went."""
         for run in self._runs.values():
             if run.state == "ready" and run.client is not None:
-                own = self._ledger.cached(run)
-                run.cache_limit = max(own, self._size(own, self._ledger.spare() + run.cache_limit - own))
+                run.cache_limit = self._bound(run)
                 run.client.set_limits(
                     ipc.SetLimits(memory_limit_bytes=self._ledger.allowance(run), prefix_cache_bytes=run.cache_limit)
                 )
+
+    def _bound(self, run: ModelRun) -> int:
+        """A loaded model's bound: nothing is promised to a worker that keeps no prefix cache."""
+        if run.loaded is None or not run.loaded.capabilities.prefix_cache:
+            return 0
+        own = self._ledger.cached(run)
+        return max(own, self._size(own, self._ledger.spare() + run.cache_limit - own))
 
     def _size(self, own: int, more: int) -> int:
         """A bound for a cache that holds ``own`` bytes and could have ``more``."""

@@ -40,6 +40,7 @@ class Capabilities(Struct, omit_defaults=True):
     embeddings: bool = False
     vision: bool = False
     batching: bool = False
+    prefix_cache: bool = False
     tool_parser: str | None = None
     reasoning_parser: str | None = None
 

@@ -260,3 +260,13 @@ async def test_a_load_is_given_up_while_the_disk_is_tidied(world: World) -> None
     await world.engine.unload("a")
     assert world.status("a").state == "unloaded"
     await asyncio.gather(loading, return_exceptions=True)
+
+
+async def test_nothing_is_promised_to_a_worker_that_keeps_no_cache(world: World) -> None:
+    world.add_model("texts", weight_bytes=12 * GIB)
+    world.add_model("vectors", weight_bytes=12 * GIB, embedding_dimensions=4)
+    await world.begin()
+    await world.engine.load("texts", context=None, slots=None, pin=None)
+    await world.engine.load("vectors", context=None, slots=None, pin=None)
+    limits = {name: run.cache_limit for name, run in world.engine._supervisor.runs.items()}
+    assert limits["vectors"] == 0 < limits["texts"]

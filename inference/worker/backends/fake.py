@@ -201,6 +201,7 @@ class FakeBackend:
         if self._script.embedding_dimensions:
             return ipc.Capabilities(completion=False, embeddings=True, batching=True)
         return ipc.Capabilities(
+            prefix_cache=True,
             chat=True, completion=True, tools=True, reasoning=True, json_schema=True, logprobs=True, batching=True
         )
 
