@@ -22,7 +22,6 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from inference.worker.core import prefix_file
 from inference.worker.core.prefix_file import Layer
-from inference.worker.core.prefix_fingerprint import fingerprint
 from inference.worker.core.prefix_store import Entry, PrefixStore, Tokens
 from tests.worker.core.support import convolution_model, llama_model, prompt, state_space_model, window_model
 
@@ -383,29 +382,3 @@ def test_threads_that_look_and_write_at_once(tmp_path: Path) -> None:
     assert not failures
     assert not opened.said
     assert opened.store.bytes == sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4000
-
-
-# ------------------------------------------------------------------------------------------------------- fingerprint
-
-
-def test_any_change_of_the_models_files_is_another_model(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "tokenizer.json").write_text("{}")
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(bytes(10_000))
-    os.utime(weights, ns=(0, 0))
-    first = fingerprint(tmp_path, "layout")
-    assert fingerprint(tmp_path, "layout") == first
-    seen = {first, fingerprint(tmp_path, "another layout")}
-    (tmp_path / "config.json").write_text("[]")
-    seen.add(fingerprint(tmp_path, "layout"))
-    (tmp_path / "tokenizer.json").write_text("[]")
-    seen.add(fingerprint(tmp_path, "layout"))
-    weights.write_bytes(bytes(5_000) + b"\1" * 5_000)
-    os.utime(weights, ns=(0, 0))
-    seen.add(fingerprint(tmp_path, "layout"))
-    os.utime(weights, ns=(0, 1))
-    seen.add(fingerprint(tmp_path, "layout"))
-    weights.rename(tmp_path / "other.safetensors")
-    seen.add(fingerprint(tmp_path, "layout"))
-    assert len(seen) == 7
