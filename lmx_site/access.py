@@ -24,6 +24,7 @@ from django.http import HttpRequest
 
 from inference.errors import Forbidden, LmxError, Unauthorized
 from inference.principal import Principal, Scope
+from inference.protocols.lmstudio import SDK_PATHS
 from lmx_site.urgency import with_urgency
 
 Area = Literal["public", "inference", "admin", "pages"]
@@ -40,6 +41,8 @@ _NONE: frozenset[Scope] = frozenset()
 _PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
 _PROXY_PREFIX = "x-forwarded"
 _LONGEST_NAME = 64
+# The SDK paths tell nothing but what to use instead; a redirect to the login would tell a program less.
+_PUBLIC = frozenset({"/login", "/favicon.ico", *("/" + name for name in SDK_PATHS)})
 _NEEDED: dict[Area, Scope | None] = {"public": None, "inference": "inference", "admin": "admin", "pages": "admin"}
 
 
@@ -118,7 +121,7 @@ def area(path: str) -> Area:
         return "inference"
     if _under(path, "/admin"):
         return "admin"
-    return "public" if path in ("/login", "/favicon.ico") or path.startswith("/static/") else "pages"
+    return "public" if path in _PUBLIC or path.startswith("/static/") else "pages"
 
 
 def is_api(path: str) -> bool:

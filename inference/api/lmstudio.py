@@ -45,7 +45,6 @@ api = JsonApi(
     description="What clients of LM Studio ask for beside OpenAI's routes.",
 )
 
-SDK_PATHS = ("lmstudio-greeting", "llm", "embedding", "system", "diagnostics", "files", "repository", "runtime")
 _MOST_JOBS = 1000
 _INSTEAD = (
     "LM Studio's SDKs speak a websocket protocol that this server does not have; point an OpenAI client at /v1, "
@@ -255,15 +254,16 @@ async def _serve(request: HttpRequest, call: Call) -> HttpResponseBase:
 
 
 def _about(model: str) -> dict[str, Any]:
-    """``model_info`` and ``runtime`` of a model that has just answered."""
-    ref = catalog().resolve(model)
-    status = _states().get(ref.id)
+    """``model_info`` and ``runtime`` of a model that has just answered, and may have left the disk since."""
+    ref = next((one for one in catalog().all() if one.id == model), None)
+    status = _states().get(model)
+    context = (status.context if status else 0) or (ref.context_length if ref else 0)
     return {
         "model_info": {
-            "arch": ref.architecture,
-            "quant": ref.quantization,
-            "format": ref.format,
-            "context_length": (status.context if status else 0) or ref.context_length,
+            "arch": ref.architecture if ref else None,
+            "quant": ref.quantization if ref else None,
+            "format": ref.format if ref else None,
+            "context_length": context,
         },
         "runtime": {"name": "opta-lmx", "version": product_version(), "supported_formats": ["mlx"]},
     }

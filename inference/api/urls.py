@@ -14,6 +14,7 @@ from inference.api import jobs as _jobs  # noqa: F401 - registers its routes wit
 from inference.api import responses as _responses  # noqa: F401 - registers its routes with v1
 from inference.errors import NotFound
 from inference.protocols.errors import error_response
+from inference.protocols.lmstudio import SDK_PATHS
 
 _KNOWN = [
     api.prefix.rstrip("/") + route
@@ -36,6 +37,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/", v1.api.urls),
     path("admin/", admin.api.urls),
     path("api/", lmstudio.api.urls),
-    *(path(name, lmstudio.sdk) for name in lmstudio.SDK_PATHS),
+    *(path(name, lmstudio.sdk) for name in SDK_PATHS),
     re_path(r"^(?:v1|admin|api)(?:/.*)?$", unknown),
 ]

@@ -76,6 +76,7 @@ def test_keys(tmp_path: Path) -> None:
     keys = {"LMX_SECURITY__API_KEY": "inference-key-0001", "LMX_SECURITY__ADMIN_KEY": "admin-key-0000001"}
     with serving(tmp_path, keys) as server, httpx.Client(base_url=server.url, timeout=60) as http:
         assert http.get("/api/v1/models").status_code == 401
+        assert http.get("/llm").status_code == 501  # a program, not a person who could log in
         http.headers["authorization"] = "Bearer inference-key-0001"
         assert http.post("/api/v1/models/load", json={"model": MODEL}).status_code == 200
         refused = http.post("/api/v1/models/unload", json={"instance_id": MODEL})

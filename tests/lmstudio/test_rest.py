@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import pytest
 
 from inference.api import deps
-from inference.api.lmstudio import SDK_PATHS
 from inference.errors import NotFound
 from inference.fetching import JobStatus
 from inference.ipc import Finished, Usage
+from inference.protocols.lmstudio import SDK_PATHS
 from tests.api.conftest import Api
-from tests.api.fake_engine import FakeEngine, finished, small_catalog, started, text
+from tests.api.fake_engine import FakeCatalog, FakeEngine, finished, small_catalog, started, text
 
 HI = [{"role": "user", "content": "Hi"}]
 LOAD = "/api/v1/models/load"
@@ -127,6 +127,12 @@ async def test_a_chat_with_statistics(api: Api, engine: FakeEngine) -> None:
     assert told["stats"]["stop_reason"] == "eosFound"
     assert told["model_info"] == {"arch": "llama", "quant": "4bit", "format": "mlx", "context_length": 2048}
     assert told["runtime"]["supported_formats"] == ["mlx"]
+
+
+async def test_a_model_that_is_gone_when_its_answer_ends(api: Api, engine: FakeEngine) -> None:
+    deps.configure(catalog=FakeCatalog())
+    status, told = await api.post("/api/v0/chat/completions", {"model": "acme/tiny", "messages": HI})
+    assert (status, told["model_info"]["arch"]) == (200, None)
 
 
 async def test_the_finishing_chunk_has_the_statistics(api: Api, engine: FakeEngine) -> None:
