@@ -202,7 +202,13 @@ class FakeBackend:
             return ipc.Capabilities(completion=False, embeddings=True, batching=True)
         return ipc.Capabilities(
             prefix_cache=True,
-            chat=True, completion=True, tools=True, reasoning=True, json_schema=True, logprobs=True, batching=True
+            chat=True,
+            completion=True,
+            tools=True,
+            reasoning=True,
+            json_schema=True,
+            logprobs=True,
+            batching=True,
         )
 
     @staticmethod
