@@ -200,16 +200,9 @@ class FakeBackend:
     def _capabilities(self) -> ipc.Capabilities:
         if self._script.embedding_dimensions:
             return ipc.Capabilities(completion=False, embeddings=True, batching=True)
-        return ipc.Capabilities(
-            prefix_cache=True,
-            chat=True,
-            completion=True,
-            tools=True,
-            reasoning=True,
-            json_schema=True,
-            logprobs=True,
-            batching=True,
-        )
+        text = ipc.Capabilities(chat=True, tools=True, reasoning=True, json_schema=True, logprobs=True)
+        text.batching = text.prefix_cache = True
+        return text
 
     @staticmethod
     def _script_of(command: ipc.Load) -> Script:
