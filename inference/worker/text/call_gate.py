@@ -39,18 +39,38 @@ MAX_LAST_LOOK = 65_536
 _QUOTES = re.compile(r'(?<!\\)(?:\\\\)*"')
 
 
-def _inside_string(block: str) -> bool:
-    """True if ``block`` ends within a JSON string: an end marker there is part of an argument."""
-    at = block.find("{")
-    return at >= 0 and len(_QUOTES.findall(block, at)) % 2 == 1
+class _End:
+    """Looks for the end marker of one block, from ``start`` on. One within a JSON string is part of an argument.
 
+    Every character is looked at once, however often the block is asked for its end and however many markers it has.
+    """
 
-def _end_of(block: str, end: str, searched: int) -> int:
-    """Where a block ends, after its end marker; -1 if it does not yet. Up to ``searched`` there is no end marker."""
-    at = block.find(end, searched) if end else -1
-    while at >= 0 and _inside_string(block[:at]):
-        at = block.find(end, at + 1)
-    return at + len(end) if at >= 0 else -1
+    def __init__(self, marker: str, start: int) -> None:
+        self._marker = marker
+        self._searched = start
+        self._counted = 0
+        self._object = False
+        self._string = False
+
+    def of(self, block: str) -> int:
+        """Where the block ends, after its end marker; -1 if it does not yet."""
+        if not self._marker:
+            return -1
+        at = block.find(self._marker, self._searched)
+        while at >= 0 and self._inside_string(block, at):
+            at = block.find(self._marker, at + 1)
+        self._searched = max(self._searched, len(block) - len(self._marker) + 1)
+        return at + len(self._marker) if at >= 0 else -1
+
+    def _inside_string(self, block: str, at: int) -> bool:
+        if not self._object:
+            brace = block.find("{", self._counted, at)
+            self._object = brace >= 0
+            self._counted = brace if self._object else at
+        if self._object:
+            self._string ^= len(_QUOTES.findall(block, self._counted, at)) % 2 == 1
+            self._counted = at
+        return self._string
 
 
 class ToolGate:
@@ -89,6 +109,7 @@ class ToolGate:
         self._strays: tuple[str, ...] = ()
         self._cut_off = False
         self._told = 0
+        self._blank = 0
         self._said: list[str] = []
         self._said_length = 0
         self._run = self._read()
@@ -131,8 +152,12 @@ class ToolGate:
                 if reader.ended:
                     self._last_words()
                     return None
-                rest = reader.text[reader.at :]
-                self._say_to(reader.at + len(rest[: len(rest) - held_length(rest, markers)].rstrip()))
+                start = self._unread()
+                rest = reader.text[start:]
+                rest = rest[: len(rest) - held_length(rest, markers)]
+                if rest and not rest.isspace():
+                    self._say_to(start + len(rest.rstrip()))
+                self._blank = reader.base + start + len(rest)
                 yield
                 continue
             at, marker = found
@@ -154,7 +179,7 @@ class ToolGate:
     def _says_word(self, found: tuple[int, str] | None, markers: tuple[str, ...]) -> bool:
         """True, the first time, if there is text before the marker that was found."""
         reader = self._reader
-        rest = reader.text[reader.at :] if found is None else reader.text[reader.at : found[0]]
+        rest = reader.text[self._unread() : found[0] if found is not None else None]
         certain = rest[: len(rest) - held_length(rest, markers)] if found is None and not reader.ended else rest
         if self._worded or not certain.strip():
             return False
@@ -164,14 +189,19 @@ class ToolGate:
     def _find(self, markers: tuple[str, ...]) -> tuple[int, str] | None:
         """The first marker, if it is certain that no longer one begins at the same place."""
         reader = self._reader
-        found = find_first(reader.text[reader.at :], markers) if markers else None
+        start = self._unread()
+        found = find_first(reader.text[start:], markers) if markers else None
         if found is None:
             return None
-        at, marker = found[0] + reader.at, found[1]
+        at, marker = found[0] + start, found[1]
         rest = reader.text[at:]
         if not reader.ended and any(len(other) > len(rest) and other.startswith(rest) for other in markers):
             return None
         return at, marker
+
+    def _unread(self) -> int:
+        """Where text begins that was not looked at: the white space before it is held, and no marker begins there."""
+        return max(self._reader.at, self._blank - self._reader.base)
 
     def _last_words(self) -> None:
         """What is left at the end: no white space after a call, no beginning of an end marker that was due."""
@@ -247,13 +277,12 @@ class ToolGate:
         reader = self._reader
         self._back()
         reader.mark = reader.at
-        searched = reader.text.index(marker, reader.at) + len(marker) - reader.at
+        block_end = _End(end, reader.text.index(marker, reader.at) + len(marker) - reader.at)
         while True:
             text = reader.text[reader.at :]
-            stop = _end_of(text, end, searched)
+            stop = block_end.of(text)
             if stop >= 0 or reader.ended:
                 break
-            searched = max(searched, len(text) - len(end))
             yield
         self._cut_off = self._cut_off or (bool(end) and stop < 0)
         stop = stop if stop >= 0 else len(text)

@@ -101,19 +101,23 @@ class _Value:
 
 
 def _string(reader: Reader, value: _Value, form: Form) -> Steps[None]:
-    """Pass a string on, without what belongs to the markers."""
+    """Pass a string on, without what belongs to the markers. Up to ``space`` nothing but white space is held."""
     value.begin()
     yield from _skip_lead(reader, form)
+    space = reader.place
     while True:
-        at = reader.text.find(form.after, reader.at)
-        end = at if at >= 0 else len(reader.text) - held_length(reader.text[reader.at :], (form.after,))
-        text = _without_tail(reader.text[reader.at : end], form)
-        value.add(json.dumps(text, ensure_ascii=False)[1:-1])
+        start = space - reader.base if form.trim == "space" else reader.at
+        at = reader.text.find(form.after, start)
+        end = at if at >= 0 else len(reader.text) - held_length(reader.text[start:], (form.after,))
+        text = _without_tail(reader.text[start:end], form)
+        if text:
+            value.add(json.dumps(reader.text[reader.at : start + len(text)], ensure_ascii=False)[1:-1])
+            reader.at = start + len(text)
         if at >= 0:
             reader.at = at + len(form.after)
             value.add('"')
             return
-        reader.at += len(text)
+        space = reader.base + end
         yield from reader.more()
 
 

@@ -28,6 +28,8 @@ from inference.worker.text.split import (
 MARKERS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>")
 _RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
 _ROLE = re.compile(r"\s*(t(o(=\S*\s*)?)?)?")
+_MAX_ROLE = 512
+"""Characters up to which the beginning of an answer may yet be a recipient."""
 _CLOSERS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>")
 
 _Where = Literal["opening", "role", "header", "body", "call", "after"]
@@ -105,7 +107,7 @@ class Channels:
     def _opening(self, text: str, parts: list[Part]) -> None:
         """What comes first may name the recipient; if it does not, it is content."""
         self._role += text
-        if _ROLE.fullmatch(self._role) is None:
+        if len(self._role) > _MAX_ROLE or _ROLE.fullmatch(self._role) is None:
             self._where = "body"
             text, self._role = self._role, ""
             self._say(text, parts)
@@ -118,12 +120,13 @@ class Channels:
 
     def _arguments(self, text: str, parts: list[Part]) -> None:
         if self._scanner is None:
-            self._lead += text
-            body = self._lead.lstrip()
-            if body and body[0] != "{":
-                self._where, text, self._lead = "body", self._lead, ""
+            body = text.lstrip()
+            if not body:
+                self._lead += text
+                return
+            if body[0] != "{":
+                self._where, text, self._lead = "body", self._lead + text, ""
                 self._say(text, parts)
-            if not body or body[0] != "{":
                 return
             self._lead = ""
             self._scanner, text = JsonScanner(), body
@@ -139,7 +142,7 @@ class Channels:
     def _after(self, text: str, parts: list[Part]) -> None:
         """White space between the arguments and the end of the message says nothing."""
         self._lead += text
-        if self._lead and not self._lead.isspace():
+        if text and not text.isspace():
             self._where, text, self._lead = "body", self._lead, ""
             self._say(text, parts)
 

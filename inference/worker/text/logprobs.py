@@ -18,9 +18,6 @@ class LogprobEntries:
         self._waiting: deque[tuple[int, ipc.TokenLogprob]] = deque()
         self._content = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._undecided or self._waiting)
-
     def add(self, start: int, end: int, entry: ipc.TokenLogprob) -> None:
         """The token's text is from ``start`` to ``end``; none if it only begins a character."""
         self._undecided.append((start, end, entry))

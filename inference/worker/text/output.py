@@ -72,7 +72,7 @@ class ChoiceOutput:
         self._gate = self._tool_gate()
         self._plain = self._gate is None and isinstance(self._splitter, Plain)
         self._delta: ipc.Delta | None = None
-        self._entries = LogprobEntries()
+        self._entries: LogprobEntries | None = None
         self._content_in = 0
         self._content_out = 0
         self._ends: list[int] = []
@@ -119,6 +119,8 @@ class ChoiceOutput:
         text = self._detokenizer.add(token)
         if logprobs is not None:
             entry = wire_logprob(self._plan.table, token, logprobs)
+            if self._entries is None:
+                self._entries = LogprobEntries()
             self._entries.add(self._length, self._length + len(text), entry)
         self._length += len(text)
         if not self._plain:
@@ -126,7 +128,7 @@ class ChoiceOutput:
             self._text(text)
         elif text:
             self._say_content(text)
-        if self._entries:
+        if self._entries is not None:
             self._release_logprobs(self._length if self._plain else self._splitter.decided)
 
     def take(self) -> ipc.Delta | None:
@@ -217,6 +219,8 @@ class ChoiceOutput:
             self._open_delta().content += text
 
     def _release_logprobs(self, decided: int) -> None:
+        if self._entries is None:
+            return
         nothing_held = self.stopped is None and self._content_out == self._content_in
         out = self._entries.release(self._splitter.apart, decided, sys.maxsize if nothing_held else self._content_out)
         if out:

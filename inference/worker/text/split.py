@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
@@ -62,8 +63,13 @@ class Sections:
 
     def within(self, start: int, end: int) -> int:
         """How many of the characters from ``start`` to ``end`` lie in them."""
-        closed = sum(max(0, min(end, stop) - max(start, begin)) for begin, stop in self._closed)
-        return closed + (max(0, end - max(start, self._start)) if self._start is not None else 0)
+        inside = max(0, end - max(start, self._start)) if self._start is not None else 0
+        for at in range(bisect_right(self._closed, start, key=_stop), len(self._closed)):
+            begin, stop = self._closed[at]
+            if begin >= end:
+                break
+            inside += min(end, stop) - max(start, begin)
+        return inside
 
     def touched(self, ends: Sequence[int]) -> int:
         """How many tokens lie in them, at least in part. ``ends`` are the places where the tokens' texts end.
@@ -79,6 +85,10 @@ class Sections:
                 count += begin < end or begin == start
             start = end
         return count
+
+
+def _stop(section: tuple[int, int]) -> int:
+    return section[1]
 
 
 class Splitter(Protocol):
@@ -242,11 +252,12 @@ class Tags:
 
     def _emit(self, text: str, parts: list[Part]) -> None:
         """Hold back white space at the end, which may stand before a marker; drop it at the beginning."""
-        text = self._space + text
         body = text.rstrip()
-        self._space = text[len(body) :]
         if not body:
+            self._space += text
             return
+        body, text = self._space + body, self._space + text
+        self._space = text[len(body) :]
         said = body.lstrip() if self._fresh and self._thought else body
         self._fresh = False
         self._say(said, self._place - len(text) + len(body) - len(said), parts)

@@ -26,6 +26,7 @@ from inference.worker.text.detok import TokenTable
 from inference.worker.text.output import OutputPlan
 from inference.worker.text.split import Part
 from inference.worker.text.stops import StopStrings
+from inference.worker.text.tools import SYNTAXES
 from tests.material import EOS_TOKEN_ID, nano_model
 
 
@@ -127,6 +128,20 @@ def test_a_stop_string_cancels_its_choice_alone_and_what_comes_later_is_not_coun
     [other] = rig.step(late, ChoiceFinished("r", 1, "length", 1, 2))
     assert isinstance(other, ipc.Finished)
     assert (other.choice, other.reason) == (1, "length")
+
+
+def test_a_choice_that_may_have_one_call_is_cancelled_after_it(rig: Rig) -> None:
+    one = plan("r", syntax=SYNTAXES["qwen"], parallel_calls=False)
+    rig.answers.open("r", Answer(one, 1, n=2))
+    call = '<tool_call>{"name": "clock", "arguments": {}}</tool_call>'
+    said = rig.say(call[: call.index("</")], RowRef("r", 0))
+    finished = said[-1]
+    assert isinstance(finished, ipc.Finished)
+    assert (finished.choice, finished.reason, finished.stop_sequence) == (0, "tool_calls", None)
+    assert rig.cancelled == [("r", 0)]
+    [other] = rig.step(Tokens([RowRef("r", 0), RowRef("r", 1)], tokenizer().encode("a") * 2))
+    assert isinstance(other, ipc.Delta)
+    assert (other.choice, other.content, other.tools) == (1, "a", [])
 
 
 def test_a_cancelled_request_says_so(rig: Rig) -> None:
