@@ -7,19 +7,25 @@ from typing import Any
 
 from inference.worker.core.caches import ModelFacts
 from inference.worker.core.prefill import PrefillJob, together
+from inference.worker.core.prefix_cache import PrefixCache
+from inference.worker.core.prefix_store import common_length
 from inference.worker.core.rows import Running
+
+_WORTH_WAITING = 256
 
 
 class Admission:
     """Started requests that wait for a slot, and those that have one and are being prefilled.
 
     Slots are given in order of arrival. Chunks go in turn to the oldest prompt and to the one with the least left, so
-    that neither a long prompt nor the short ones behind it wait for the whole of the other.
+    that neither a long prompt nor the short ones behind it wait for the whole of the other. A prompt waits while
+    another computes a long beginning that both have in common.
     """
 
-    def __init__(self, model: Any, facts: ModelFacts, slots: int) -> None:
+    def __init__(self, model: Any, facts: ModelFacts, slots: int, prefixes: PrefixCache | None = None) -> None:
         self._model = model
         self._facts = facts
+        self._prefixes = prefixes
         self.slots = max(slots, 1)
         self._waiting: deque[Running] = deque()
         self._jobs: list[PrefillJob] = []
@@ -46,6 +52,7 @@ class Admission:
             self._waiting.remove(running)
         for job in self._jobs:
             if running in job.running and not any(one.open_rows for one in job.running):
+                job.keep()
                 self._jobs.remove(job)
                 return
 
@@ -58,33 +65,66 @@ class Admission:
         while self._waiting and self._fits(self._waiting[0], used):
             running = self._waiting.popleft()
             used += running.open_rows
-            self._jobs.append(PrefillJob(self._model, [running], self._facts.batching))
+            self._jobs.append(self._job(running))
             admitted.append(running)
         return admitted
+
+    def _job(self, running: Running) -> PrefillJob:
+        job = PrefillJob(self._model, [running], self._facts.batching, self._prefixes)
+        if self._prefixes is not None and self._prefixes.enabled:
+            job.expected = self._prefixes.match(running.prompt)
+            self._line_up(job, self._prefixes)
+        return job
+
+    def _line_up(self, job: PrefillJob, prefixes: PrefixCache) -> None:
+        """Let ``job`` wait for the one that has most in common with it, if that is worth it."""
+        common, leader = 0, None
+        for other in self._jobs:
+            if len(other.running) == 1:
+                length = common_length(other.prompt, job.prompt)
+                if length > common and (prefixes.layout.cuttable or other.done <= length):
+                    common, leader = length, other
+        if leader is not None and common >= job.expected + _WORTH_WAITING:
+            leader.places.add(common)
+            job.behind = leader, common
+            if leader.done > common:
+                leader.keep()
+
+    def _waits(self, job: PrefillJob) -> bool:
+        if job.behind is None:
+            return False
+        leader, common = job.behind
+        if leader in self._jobs and not (leader.begun and leader.done >= common):
+            return True
+        job.behind = None
+        if self._prefixes is not None:
+            job.expected = self._prefixes.match(job.running[0].prompt)
+        return False
 
     def _fits(self, running: Running, used: int) -> bool:
         return not used or (self._facts.batching and used + running.open_rows <= self.slots)
 
     def next_job(self, chunk: int) -> PrefillJob | None:
         """The prompt, or the several short ones, to put into the next chunk of ``chunk`` tokens."""
-        if not self._jobs:
+        ready = [job for job in self._jobs if not self._waits(job)]
+        if not ready:
             return None
-        job = self._jobs[0] if self._oldest_next else min(self._jobs, key=lambda one: one.remaining)
+        job = ready[0] if self._oldest_next else min(ready, key=lambda one: one.remaining)
         self._oldest_next = not self._oldest_next
-        if self._facts.joint_prefill and not job.done and job.remaining <= chunk:
-            return self._joined(job, chunk)
+        if self._facts.joint_prefill and _fresh(job) and job.remaining <= chunk:
+            return self._joined(job, chunk, ready)
         return job
 
-    def _joined(self, first: PrefillJob, chunk: int) -> PrefillJob:
+    def _joined(self, first: PrefillJob, chunk: int, ready: list[PrefillJob]) -> PrefillJob:
         """``first`` together with other prompts not begun, as far as they fit into the chunk."""
-        fresh = [job for job in self._jobs if not job.done and len(job.running) == 1 and not job.alone]
-        if first not in fresh or len(fresh) == 1:
+        fresh = [job for job in ready if _fresh(job)]
+        if len(fresh) == 1:
             return first
         fresh.sort(key=lambda job: (job is not first, abs(job.total - first.total)))
         fresh = fresh[: together([job.running[0] for job in fresh], chunk)]
         if len(fresh) == 1:
             return first
-        joint = PrefillJob(self._model, [job.running[0] for job in fresh], True)
+        joint = PrefillJob(self._model, [job.running[0] for job in fresh], True, self._prefixes)
         self._jobs = [joint, *(job for job in self._jobs if job not in fresh)]
         return joint
 
@@ -93,7 +133,7 @@ class Admission:
         self._jobs.remove(job)
         if len(job.running) == 1:
             return False
-        alone = [PrefillJob(self._model, [one], self._facts.batching) for one in job.running if one.open_rows]
+        alone = [self._job(one) for one in job.running if one.open_rows]
         for single in alone:
             single.alone = True
         self._jobs = alone + self._jobs
@@ -101,7 +141,12 @@ class Admission:
 
     def take_finished(self) -> list[PrefillJob]:
         """The jobs whose prompts are wholly in the cache; they are the caller's now."""
-        finished = [job for job in self._jobs if job.finished and job.begun]
+        finished = [job for job in self._jobs if job.finished]
         if finished:
             self._jobs = [job for job in self._jobs if job not in finished]
         return finished
+
+
+def _fresh(job: PrefillJob) -> bool:
+    """Whether it may be put together with others."""
+    return len(job.running) == 1 and not (job.begun or job.alone or job.expected or job.places)

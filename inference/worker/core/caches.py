@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -61,25 +60,25 @@ def _merged_layer(layer: list[Any], padding: Padding) -> Any:
     return layer[0].merge(layer)
 
 
-def _flat(caches: Iterable[Any]) -> Iterator[Any]:
+def flat(caches: Iterable[Any]) -> Iterator[Any]:
     """The caches with lists of caches opened."""
     for cache in caches:
         if isinstance(cache, CacheList):
-            yield from _flat(cache.caches)
+            yield from flat(cache.caches)
         else:
             yield cache
 
 
 def _plain(caches: Caches) -> list[KVCache]:
-    return [cache for cache in _flat(caches) if type(cache) is KVCache]
+    return [cache for cache in flat(caches) if type(cache) is KVCache]
 
 
 def _ours(caches: Caches) -> list[RowsKVCache]:
-    return [cache for cache in _flat(caches) if isinstance(cache, RowsKVCache)]
+    return [cache for cache in flat(caches) if isinstance(cache, RowsKVCache)]
 
 
 def _others(caches: Caches) -> list[Any]:
-    return [cache for cache in _flat(caches) if not isinstance(cache, RowsKVCache)]
+    return [cache for cache in flat(caches) if not isinstance(cache, RowsKVCache)]
 
 
 def empty_batch(model: Any, rows: int) -> Caches:
@@ -125,7 +124,7 @@ def arrays_of(caches: Caches) -> list[Any]:
 
 
 def _mergeable(caches: Caches) -> bool:
-    return all(hasattr(cache, "merge") for cache in _flat(caches))
+    return all(hasattr(cache, "merge") for cache in flat(caches))
 
 
 def _can_join_and_leave(batch: Caches) -> bool:
@@ -142,12 +141,12 @@ def prefill_together(model: Any, prompts: Sequence[Sequence[int]]) -> Caches:
     if longest == 0:
         return caches
     if any(padding):
-        for cache in _flat(caches):
+        for cache in flat(caches):
             cache.prepare(lengths=lengths, right_padding=padding)
     model(mx.array([list(prompt) + [0] * (longest - len(prompt)) for prompt in prompts]), cache=caches)
     if any(padding):
         own = Padding(padding)
-        for cache in _flat(caches):
+        for cache in flat(caches):
             cache.finalize()
             if isinstance(cache, RowsKVCache):
                 cache.pad(own)
@@ -157,7 +156,7 @@ def prefill_together(model: Any, prompts: Sequence[Sequence[int]]) -> Caches:
 def _bytes_per_token(caches: Caches) -> int:
     """Keys and values of one token over all layers, from caches that hold a few."""
     total = 0
-    for cache in _flat(caches):
+    for cache in flat(caches):
         keys, values = getattr(cache, "keys", None), getattr(cache, "values", None)
         if isinstance(keys, mx.array) and isinstance(values, mx.array) and keys.ndim == 4:
             total += (keys.nbytes + values.nbytes) // max(keys.shape[0] * keys.shape[2], 1)
@@ -185,7 +184,7 @@ class _Trial:
         return mx.stack(steps)
 
     def _step(self, tokens: list[list[int]], caches: Caches) -> mx.array:
-        logits: mx.array = self._model(mx.array(tokens), cache=caches)[:, -1].astype(mx.float32)
+        logits: mx.array = self._model(mx.array(tokens), cache=caches)[:, -1]
         mx.eval(logits)
         return logits
 
@@ -208,30 +207,28 @@ class _Trial:
         same = True
         for step in range(2):
             logits = self._step([[tokens[step]] for tokens in self.following], batch)
-            same = same and all(self._near(logits[row], self._alone[row][step]) for row in range(2))
+            same = same and all(near(logits[row], self._alone[row][step], batch) for row in range(2))
         select(batch, [1])
         last = self._step([[self.following[1][2]]], batch)
-        return same and self._near(last[0], self._alone[1][2])
+        return same and near(last[0], self._alone[1][2], batch)
 
-    def _near(self, found: mx.array, wanted: mx.array) -> bool:
-        tolerance = _EXACT_TOLERANCE if self._in_float32 else _ROUNDED_TOLERANCE
-        sound = mx.isfinite(wanted)
-        spread = mx.maximum(mx.std(mx.where(sound, wanted, 0.0)), 1e-6)
-        difference = mx.max(mx.where(sound, mx.abs(found - wanted), 0.0))
-        return bool((difference <= tolerance * spread).item())
 
-    @cached_property
-    def _in_float32(self) -> bool:
-        caches = new_caches(self._model)
-        self._model(mx.array([[1]]), cache=caches)
-        return all(leaf.dtype in (mx.float32, mx.int32, mx.uint32) for leaf in _leaves(caches))
+def near(found: mx.array, wanted: mx.array, caches: Caches) -> bool:
+    """Whether logits (V,) are the same but for rounding, in the precision of what ``caches`` hold."""
+    found, wanted = found.astype(mx.float32), wanted.astype(mx.float32)
+    in_float32 = all(leaf.dtype in (mx.float32, mx.int32, mx.uint32) for leaf in _leaves(caches))
+    tolerance = _EXACT_TOLERANCE if in_float32 else _ROUNDED_TOLERANCE
+    sound = mx.isfinite(wanted)
+    spread = mx.maximum(mx.std(mx.where(sound, wanted, 0.0)), 1e-6)
+    difference = mx.max(mx.where(sound, mx.abs(found - wanted), 0.0))
+    return bool((difference <= tolerance * spread).item())
 
 
 def _leaves(caches: Caches) -> list[mx.array]:
     """The arrays that caches hold."""
     held = [
         leaf
-        for cache in _flat(caches)
+        for cache in flat(caches)
         for leaf in (getattr(cache, "keys", None), getattr(cache, "values", None), *getattr(cache, "cache", []))
     ]
     return [leaf for leaf in held if isinstance(leaf, mx.array)]

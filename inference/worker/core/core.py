@@ -9,6 +9,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -19,6 +20,7 @@ from inference.worker.core.decode import DecodeBatch, Unread
 from inference.worker.core.lifecycle import Lifecycle
 from inference.worker.core.placement import Placement
 from inference.worker.core.prefill import ChunkSizer, PrefillJob
+from inference.worker.core.prefix_cache import PrefixCache
 from inference.worker.core.rows import Row, Running
 from inference.worker.core.types import (
     ConstraintError,
@@ -47,7 +49,8 @@ class Core:
     ``prefill_budget_ms`` is how long a prefill chunk may hold up running streams, see ``ChunkSizer``.
     ``weight_bytes`` is what one forward pass reads of the model (all of its weights, if not given); it decides when
     rows of very different length are stepped apart, see ``Placement``. Construction runs a few tiny forward passes to
-    learn ``facts``.
+    learn ``facts``. ``prefix_cache_bytes`` bounds what is kept of earlier prompts (0: nothing for now, None: never);
+    ``prefixes`` is None where nothing can be kept.
     """
 
     def __init__(
@@ -58,14 +61,16 @@ class Core:
         prefill_budget_ms: float = 40.0,
         prefill_chunk: int = 2048,
         weight_bytes: int | None = None,
+        prefix_cache_bytes: int | None = None,
     ) -> None:
         self.facts = kv.probe(model)
         self.vocab_size = self.facts.vocab_size
         self.batching = self.facts.batching
         self.kv_bytes_per_token = self.facts.kv_bytes_per_token
-        self._inbox: deque[Running | _Cancel | RequestFailed] = deque()
+        self._inbox: deque[Running | _Cancel | RequestFailed | Callable[[], None]] = deque()
         self._wake = threading.Event()
-        self._queue = Admission(model, self.facts, slots)
+        self.prefixes = None if prefix_cache_bytes is None else PrefixCache.of(model, prefix_cache_bytes)
+        self._queue = Admission(model, self.facts, slots, self.prefixes)
         self._life = Lifecycle(self._queue)
         self._sizer = ChunkSizer(prefill_budget_ms / 1000, prefill_chunk)
         self._placement = Placement(self.facts, kv.weights_of(model) if weight_bytes is None else weight_bytes)
@@ -73,8 +78,6 @@ class Core:
         self._unread: list[Unread] = []
         self._batches_of = 0
         self._stats = CoreStats()
-        self._chunks = deque([0, 0, 0], maxlen=3)
-        self._last_step_end = 0.0
 
     # ------------------------------------------------------------------------------------------------ any thread
 
@@ -105,6 +108,11 @@ class Core:
         self._queue.slots = max(slots, 1)
         self._wake.set()
 
+    def call(self, job: Callable[[], None]) -> None:
+        """Have ``job`` called on the stepping thread, between two steps."""
+        self._inbox.append(job)
+        self._wake.set()
+
     def wake(self) -> None:
         """Make a ``wait_for_work`` that blocks return."""
         self._wake.set()
@@ -123,7 +131,7 @@ class Core:
     def wait_for_work(self, timeout: float | None = None) -> bool:
         """Block until there is something to do (True), ``wake`` is called or ``timeout`` seconds are over."""
         if not self._inbox and not self._has_work():
-            self._last_step_end = 0.0
+            self._sizer.pause()
             self._sleep(timeout)
         self._wake.clear()
         return bool(self._inbox) or self._has_work()
@@ -159,7 +167,7 @@ class Core:
             self._prefill()
         self._join()
         if not self._life.running:
-            self._batches, self._unread = [], []
+            self._end_all()
         self._account()
         return events
 
@@ -175,8 +183,10 @@ class Core:
             elif isinstance(message, Running):
                 self._life.running[message.request.key] = message
                 self._queue.add(message)
-            else:
+            elif isinstance(message, tuple):
                 self._cancel(*message)
+            else:
+                message()
             self._life.changed = True
 
     def _cancel(self, key: str, choice: int | None) -> None:
@@ -202,7 +212,7 @@ class Core:
         changed = False
         for batch in self._batches:
             try:
-                changed = batch.drop_finished(self._life.generation) or changed
+                changed = batch.drop_finished(self._life.generation, self._leaving) or changed
             except Exception as error:
                 self._life.fail_rows(batch.rows, error)
                 batch.rows = []
@@ -212,6 +222,17 @@ class Core:
             remaining = [batch for batch in self._batches if batch.rows]
             self._batches = []
             self._place(remaining)
+
+    def _leaving(self, batch: DecodeBatch, at: int) -> None:
+        if self.prefixes is not None:
+            self.prefixes.keep_answer(batch, at)
+
+    def _end_all(self) -> None:
+        """Nobody is left in the batches, but in steps that were queued ahead."""
+        for batch in self._batches:
+            for at in range(len(batch.rows)):
+                self._leaving(batch, at)
+        self._batches, self._unread = [], []
 
     def _join(self) -> None:
         """Move prefilled rows into the batches that decode."""
@@ -282,16 +303,17 @@ class Core:
             if not self._queue.split(job):
                 self._fail_job(job, error)
             return
-        self._chunks[-1] = count if decoding else 0
         if count >= _CLEAR_CACHE_AFTER_CHUNK:
             mx.clear_cache()
-        if not decoding:
+        if decoding:
+            self._sizer.queued(count)
+        else:
             self._sizer.saw_chunk(count, time.perf_counter() - began, beside_step=False)
         self._stats.prefilled += count
         for running in job.running:
             total = int(running.prompt.size)
             done = total if job.finished else job.done
-            self._life.events.append(PrefillProgress(running.request.key, done, total))
+            self._life.events.append(PrefillProgress(running.request.key, done, total, job.cached))
 
     def _fail_job(self, job: PrefillJob, error: Exception) -> None:
         for running in job.running:
@@ -308,11 +330,15 @@ class Core:
             self._life.fail_rows(drawn.rows, error)
             return
         if not sound:
+            if self.prefixes is not None:
+                self.prefixes.clear()
             for at in drawn.unsound():
                 if drawn.rows[at].alive:
                     self._life.fail(
                         drawn.rows[at].owner, "internal_error", "the model computed logits that are not numbers"
                     )
+        if self.prefixes is not None:
+            drawn.remember(tokens)
         event = drawn.event(tokens, logprobs, self._life.generation)
         if event.rows:
             self._stats.tokens += len(event.rows)
@@ -351,27 +377,13 @@ class Core:
 
     def _account(self) -> None:
         """Measure the step for the chunk sizes, return unused memory now and then, refresh the counters."""
-        now = time.perf_counter()
         stats = self._stats
         stats.step += 1
-        if self._last_step_end and self._batches:
-            self._measure(now - self._last_step_end)
-        self._last_step_end = now
-        self._chunks.append(0)
+        self._sizer.stepped(bool(self._batches))
         if stats.step % _CLEAR_CACHE_EVERY == 0:
             mx.clear_cache()
         if self._life.changed or stats.step % _COUNT_KV_EVERY == 0:
             self._count()
-
-    def _measure(self, seconds: float) -> None:
-        """A chunk lies on the device between two decode steps, and the read two steps later is the first to wait for
-        it.
-        """
-        chunk = self._chunks[0]
-        if chunk:
-            self._sizer.saw_chunk(chunk, seconds, beside_step=True)
-        else:
-            self._sizer.saw_step(seconds)
 
     def _count(self) -> None:
         stats = self._stats

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import mlx.core as mx
 import numpy as np
@@ -26,6 +26,9 @@ _UNIFORMS_AHEAD = 64
 
 MaskFailure = Callable[[Row, BaseException], None]
 """Told that a row's constraint raised or left no token to choose."""
+
+Leaving: TypeAlias = "Callable[[DecodeBatch, int], None]"
+"""Told that a row is about to leave its batch."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,11 @@ class Unread:
         tokens = [token for (token,) in cast("list[list[int]]", self.sampled.tokens.tolist())]
         health = [number for (number,) in cast("list[list[float]]", self.sampled.health.tolist())]
         return tokens, math.isfinite(sum(health))
+
+    def remember(self, tokens: list[int]) -> None:
+        """Note the tokens with their rows."""
+        for row, token in zip(self.rows, tokens, strict=True):
+            row.drawn.append(token)
 
     def drawn_by(self, at: int) -> int:
         """Tokens the row at a position has drawn, this one included."""
@@ -92,14 +100,25 @@ class Unread:
 class DecodeBatch:
     """Rows with their caches, the token each will be fed next, and everything that sampling needs.
 
-    ``clock`` counts steps; a row that joined at ``start`` has drawn ``clock - start`` tokens.
+    ``clock`` counts steps; a row that joined at ``start`` has drawn ``clock - start`` tokens. ``shared``: its caches
+    are those of a batch, else of a single row.
     """
 
-    def __init__(self, model: Any, rows: list[Row], caches: kv.Caches, tokens: Sequence[int], length: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        rows: list[Row],
+        caches: kv.Caches,
+        tokens: Sequence[int],
+        length: int,
+        *,
+        shared: bool = True,
+    ) -> None:
         self._model = model
         self.rows = rows
         self.caches = caches
         self.length = length
+        self.shared = shared
         self.clock = 0
         self._generation = -1
         self._tokens = mx.array(list(tokens), dtype=mx.int32)[:, None]
@@ -124,8 +143,8 @@ class DecodeBatch:
         self._uniforms: mx.array | None = None
         self._uniforms_from = 0
 
-    def drop_finished(self, generation: int) -> bool:
-        """Take out rows that are dead or have drawn their last token; True when any was.
+    def drop_finished(self, generation: int, leaving: Leaving) -> bool:
+        """Take out rows that are dead or have drawn their last token, after telling ``leaving``; True when any was.
 
         ``generation`` is a number that changes whenever a row dies.
         """
@@ -138,6 +157,8 @@ class DecodeBatch:
         ]
         if len(keep) == len(self.rows):
             return False
+        for at in sorted({*range(len(self.rows))}.difference(keep)):
+            leaving(self, at)
         self.rows = [self.rows[at] for at in keep]
         if keep:
             self._keep(keep)

@@ -42,6 +42,7 @@ class Lifecycle:
         for row in running.rows:
             row.alive = False
         running.open_rows = 0
+        running.failed = True
         self.events.append(RequestFailed(running.request.key, code, message, param))
         self._died()
         self._forget(running)

@@ -6,14 +6,18 @@ row's first step is an ordinary step of the batch it joins.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from inference.worker.core import caches as kv
 from inference.worker.core.decode import DecodeBatch
+from inference.worker.core.prefix_cache import PrefixCache
 from inference.worker.core.rows import Running
 
 _SMALLEST_CHUNK = 32
@@ -40,6 +44,8 @@ class ChunkSizer:
         self._largest = largest
         self._token_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._step_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._chunks = deque([0, 0, 0], maxlen=3)
+        self._last_step_end = 0.0
 
     def size(self, decoding: bool) -> int:
         """Tokens of the next chunk."""
@@ -51,6 +57,27 @@ class ChunkSizer:
         while size * 2 <= wanted and size * 2 <= self._largest:
             size *= 2
         return min(size, self._largest)
+
+    def pause(self) -> None:
+        """Nothing is stepped for a while."""
+        self._last_step_end = 0.0
+
+    def queued(self, tokens: int) -> None:
+        """A chunk was queued beside the decode step under way."""
+        self._chunks[-1] = tokens
+
+    def stepped(self, decoding: bool) -> None:
+        """A step is over. A chunk lies on the device between two decode steps, and the read two steps later is the
+        first to wait for it.
+        """
+        now = time.perf_counter()
+        if self._last_step_end and decoding:
+            if self._chunks[0]:
+                self.saw_chunk(self._chunks[0], now - self._last_step_end, beside_step=True)
+            else:
+                self.saw_step(now - self._last_step_end)
+        self._last_step_end = now
+        self._chunks.append(0)
 
     def saw_step(self, seconds: float) -> None:
         """A step without a chunk beside it took this long."""
@@ -71,44 +98,83 @@ class ChunkSizer:
 class PrefillJob:
     """One prompt that goes through in chunks, or several that fit into one chunk together.
 
-    ``alone``: it must not be put together with others, because that failed before.
+    ``alone``: it must not be put together with others, because that failed before. ``cached`` tokens were found in the
+    prefix cache; ``expected`` is how many should be, before it is begun. At the ``places`` a chunk ends and what is
+    there is kept for others. ``behind`` is a job, and how far it must have come, that computes the beginning of this
+    one too.
     """
 
-    def __init__(self, model: Any, running: Sequence[Running], batching: bool) -> None:
+    def __init__(self, model: Any, running: Sequence[Running], batching: bool, prefixes: PrefixCache | None) -> None:
         self._model = model
         self._batching = batching
+        self._prefixes = prefixes
         self.running = list(running)
         self.total = max(int(one.prompt.size) - 1 for one in running)
         self.done = 0
+        self.cached = 0
+        self.expected = 0
         self.begun = False
         self.alone = False
-        self.caches: kv.Caches = kv.new_caches(model) if len(running) == 1 else []
+        self.places: set[int] = set()
+        self.behind: tuple[PrefillJob, int] | None = None
+        self.caches: kv.Caches = []
 
     @property
     def finished(self) -> bool:
-        return self.done >= self.total
+        return self.begun and self.done >= self.total
 
     @property
     def remaining(self) -> int:
-        return self.total - self.done
+        return self.total - (self.done if self.begun else self.expected)
+
+    @property
+    def prompt(self) -> NDArray[np.int32]:
+        """Of a job with one prompt, what it prefills."""
+        return self.running[0].prompt[:-1]
 
     def advance(self, tokens: int) -> int:
         """Queue the next chunk of at most ``tokens``; returns the prompt tokens it holds, over all prompts."""
-        self.begun = True
         if len(self.running) > 1:
-            prompts = [one.prompt[:-1].tolist() for one in self.running]
-            self.caches = kv.prefill_together(self._model, prompts)
-            self.done = self.total
-            count = sum(map(len, prompts))
-        else:
-            count = min(tokens, self.remaining)
-            chunk = self.running[0].prompt[self.done : self.done + count]
-            if count:
-                self._model(mx.array(chunk)[None], cache=self.caches)
-            self.done += count
+            return self._advance_together()
+        if not self.begun:
+            self._begin()
+        ahead = min((place for place in self.places if place > self.done), default=self.total)
+        count = min(tokens, ahead - self.done)
         if count:
+            self._model(mx.array(self.prompt[self.done : self.done + count])[None], cache=self.caches)
+            self.done += count
             mx.async_eval(kv.arrays_of(self.caches))
+        if self.done in self.places:
+            self.keep()
         return count
+
+    def _advance_together(self) -> int:
+        prompts = [one.prompt[:-1].tolist() for one in self.running]
+        self.begun = True
+        self.caches = kv.prefill_together(self._model, prompts)
+        self.done = self.total
+        mx.async_eval(kv.arrays_of(self.caches))
+        return sum(map(len, prompts))
+
+    def _begin(self) -> None:
+        """Take the beginning of the prompt from the prefix cache."""
+        self.begun = True
+        caches = None
+        if self._prefixes is not None:
+            caches, self.cached = self._prefixes.take(self.running[0].prompt)
+            self.places.update(self._prefixes.places(self.running[0].prompt, self.cached))
+        self.caches = kv.new_caches(self._model) if caches is None else caches
+        self.done = self.cached
+
+    def keep(self) -> None:
+        """Keep what is in the caches for others to begin with."""
+        if self._prefixes is None or not self.begun or any(one.failed for one in self.running):
+            return
+        if len(self.running) == 1:
+            self._prefixes.keep(self.prompt[: self.done], self.caches)
+            return
+        for row, one in enumerate(self.running):
+            self._prefixes.keep(one.prompt[:-1], self.caches, row)
 
     def wait(self) -> None:
         """Until the device has done all chunks queued so far."""
@@ -120,6 +186,7 @@ class PrefillJob:
         rows = [row for one in self.running for row in one.rows if row.alive]
         if not rows:
             return []
+        self.keep()
         if not self._batching:
             return [self._alone(at) for at in range(len(rows))]
         caches = kv.merged([self.caches]) if len(self.running) == 1 else self.caches
@@ -135,7 +202,7 @@ class PrefillJob:
         rows = [row for row in self.running[0].rows if row.alive]
         caches = self.caches if at == len(rows) - 1 else kv.copied(self.caches)
         prompt = self.running[0].prompt
-        return DecodeBatch(self._model, [rows[at]], caches, [int(prompt[-1])], int(prompt.size) - 1)
+        return DecodeBatch(self._model, [rows[at]], caches, [int(prompt[-1])], int(prompt.size) - 1, shared=False)
 
 
 def together(waiting: Sequence[Running], chunk: int, largest_waste: float = 0.25) -> int:

@@ -13,7 +13,10 @@ from inference.worker.core.types import Constraint, CoreRequest, RowRef
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One choice. ``start`` is the batch clock at which it joined, so that no counter is kept per step."""
+    """One choice. ``start`` is the batch clock at which it joined, so that no counter is kept per step.
+
+    ``drawn`` are the tokens delivered so far, where a prefix cache may want them.
+    """
 
     ref: RowRef
     owner: Running
@@ -21,16 +24,21 @@ class Row:
     constraint: Constraint | None
     start: int = 0
     alive: bool = True
+    drawn: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """One request from its submission to its last event. ``open_rows`` counts the choices without a last event."""
+    """One request from its submission to its last event. ``open_rows`` counts the choices without a last event.
+
+    ``failed``: what the device computed for it must not be used again.
+    """
 
     request: CoreRequest
     prompt: NDArray[np.int32]
     rows: list[Row] = field(default_factory=list)
     open_rows: int = 0
+    failed: bool = False
 
     @classmethod
     def of(cls, request: CoreRequest, prompt: NDArray[np.int32]) -> Running:

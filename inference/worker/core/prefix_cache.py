@@ -1,0 +1,159 @@
+"""What a core keeps of the prompts and answers it has gone through, and finds again for the next.
+
+Kept are a prompt when it is in the caches, what an abandoned prompt had come to, and an answer when it ends. Found is
+the longest beginning that a new prompt has in common with any of them; only what follows is computed. Where a model
+has layers that cannot be cut (see ``prefix_kv``), the position must have been kept: so such prompts are also kept a
+little before their end, where the next turn of a conversation departs from what was templated for the answer, and at
+the place where a second prompt departs from the first.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from inference.worker.core import caches as kv
+from inference.worker.core.decode import DecodeBatch, clock_length
+from inference.worker.core.prefix_kv import Layout, Live, Source
+from inference.worker.core.prefix_store import Tokens
+from inference.worker.core.prefix_tree import Found, PrefixTree
+from inference.worker.logs import one_line
+
+log = logging.getLogger(__name__)
+
+SHORTEST = 32
+"""Tokens below which it is quicker to compute than to look: short prompts are prefilled several at a time."""
+
+_ANSWER = 16
+_BEFORE_END = 16
+_LONG = 256
+_DEPARTS = 64
+
+
+class PrefixCache:
+    """At most ``limit`` bytes; 0 switches it off. ``match``, ``limit`` and the counts are for any thread."""
+
+    def __init__(self, layout: Layout, limit: int) -> None:
+        self.layout = layout
+        self.limit = limit
+        self.tree = PrefixTree(layout.cuttable)
+        self.asked = 0
+        self.found = 0
+
+    @classmethod
+    def of(cls, model: Any, limit: int) -> PrefixCache | None:
+        """A cache for ``model``; None when in a few tiny forward passes what was kept does not go on as it was."""
+        try:
+            layout = Layout(model)
+            if _agrees(model, layout):
+                return cls(layout, limit)
+            reason = "a prompt that was kept does not go on as it was"
+        except Exception as error:
+            reason = one_line(error)
+        log.warning("no prefix cache for this model: %s", reason)
+        return None
+
+    @property
+    def enabled(self) -> bool:
+        return self.limit > 0
+
+    def match(self, prompt: Tokens) -> int:
+        """How many tokens of a prompt would not be computed. Its last one always is: it makes the first logits."""
+        if not self.enabled:
+            return 0
+        return self._worth(self.tree.match(prompt[:-1]))
+
+    @staticmethod
+    def _worth(length: int) -> int:
+        return length if length >= SHORTEST else 0
+
+    # ------------------------------------------------------------------------------------------- stepping thread
+
+    def take(self, prompt: Tokens) -> tuple[kv.Caches | None, int]:
+        """Single-row caches with the beginning of a prompt, and its length; None when there is nothing."""
+        if not self.enabled:
+            return None, 0
+        self.asked += int(prompt.size)
+        found = self.tree.find(prompt[:-1])
+        if found is None or not self._worth(found.length):
+            return None, 0
+        try:
+            caches = self._restored(found, int(prompt.size))
+        except Exception as error:
+            self._defect("used", error)
+            return None, 0
+        self.found += found.length
+        return caches, found.length
+
+    def _restored(self, found: Found, prompt: int) -> kv.Caches:
+        room = prompt - found.length + 1
+        return self.layout.restored(found.pieces, found.whole, found.length, room)
+
+    def places(self, prompt: Tokens, taken: int) -> list[int]:
+        """Where prefill should pause so that the prompt can be kept there too, after ``taken`` tokens."""
+        end = int(prompt.size) - 1
+        if self.layout.cuttable or not self.enabled or end - taken < _LONG:
+            return []
+        common = self.tree.common(prompt[:-1])
+        departure = [common] if common >= taken + _DEPARTS else []
+        return sorted({*departure, end - _BEFORE_END} - {end})
+
+    def keep(self, tokens: Tokens, caches: kv.Caches, row: int | None = None) -> None:
+        """Keep what ``caches``, or a row of them, hold, which is ``tokens``."""
+        if self.enabled and tokens.size >= SHORTEST:
+            try:
+                self.insert(tokens, Live(self.layout, caches, int(tokens.size), row))
+            except Exception as error:
+                self._defect("kept", error)
+
+    def keep_answer(self, batch: DecodeBatch, at: int) -> None:
+        """Keep the prompt and the answer of a row that leaves its batch."""
+        row = batch.rows[at]
+        length = clock_length(row, batch.clock)
+        prompt = row.owner.prompt
+        if not self.enabled or row.owner.failed or length - prompt.size < _ANSWER:
+            return
+        tokens = np.concatenate([prompt, np.array(row.drawn, dtype=np.int32)])[:length]
+        if tokens.size == length:
+            self.keep(tokens, batch.caches, at if batch.shared else None)
+
+    def insert(self, tokens: Tokens, source: Source) -> None:
+        """Keep ``tokens`` of ``source``; raises what MLX or the source raises."""
+        mx.async_eval(self.tree.insert(tokens, source, self.limit))
+
+    def trim(self) -> None:
+        """Come back within ``limit``, at once."""
+        if self.tree.nbytes > self.limit:
+            self.tree.trim(self.limit)
+            mx.clear_cache()
+
+    def clear(self) -> None:
+        """Forget everything: what was computed may be wrong."""
+        self.tree.clear()
+
+    def _defect(self, what: str, error: Exception) -> None:
+        """A request never fails for the cache's sake."""
+        log.warning("a cached prefix could not be %s, all were dropped: %s", what, one_line(error))
+        self.clear()
+
+
+def _agrees(model: Any, layout: Layout) -> bool:
+    prompt, following = np.array([1, 2, 3, 4, 5, 6, 7], dtype=np.int32), [[2]]
+    caches = kv.new_caches(model)
+    model(mx.array(prompt)[None], cache=caches)
+    tree = PrefixTree(layout.cuttable)
+    mx.eval(tree.insert(prompt, Live(layout, caches, prompt.size), 1 << 62))
+    wanted = model(mx.array(following), cache=caches)[0, -1]
+    for length in (7, 4) if layout.cuttable else (7,):
+        found = tree.find(prompt[:length])
+        if found is None or found.length != length:
+            return False
+        restored = layout.restored(found.pieces, found.whole, length, 7 - length + 1)
+        if length < prompt.size:
+            model(mx.array(prompt[length:])[None], cache=restored)
+        if not kv.near(model(mx.array(following), cache=restored)[0, -1], wanted, caches):
+            return False
+    return True

@@ -1,0 +1,277 @@
+"""What earlier requests left in memory, as a tree over their tokens: what several have in common is held once.
+
+A node is a span of at most ``NODE_TOKENS`` tokens with their keys and values, and, where a model has layers that cannot
+be cut, perhaps the state of those at its end (``Whole``). The stepping thread changes the tree; ``match``, ``nbytes``
+and ``entries`` may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import numpy as np
+
+from inference.worker.core import prefix_kv
+from inference.worker.core.prefix_kv import Pair, Source, Whole
+from inference.worker.core.prefix_store import Tokens, common_length
+
+NODE_TOKENS = 512
+"""Long enough for few arrays, short enough that what is thrown away is not much more than what is needed."""
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """``end`` counts the tokens from the root to its end. ``used`` and ``whole_used`` are ticks of the tree."""
+
+    tokens: Tokens
+    pairs: list[Pair]
+    parent: Node | None
+    end: int
+    children: dict[int, Node] = field(default_factory=dict)
+    whole: Whole | None = None
+    used: int = 0
+    whole_used: int = 0
+    saved: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in prefix_kv.arrays_of(self.pairs))
+
+    @property
+    def first(self) -> int:
+        return int(self.tokens[0])
+
+    def path(self) -> list[Node]:
+        """From below the root to here."""
+        nodes: list[Node] = []
+        node: Node | None = self
+        while node is not None and node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+    def prompt(self) -> Tokens:
+        """All tokens from the root to its end."""
+        return np.concatenate([node.tokens for node in self.path()])
+
+
+@dataclass(slots=True)
+class Found:
+    """``pieces`` hold at least ``length`` tokens."""
+
+    length: int
+    pieces: list[list[Pair]]
+    whole: Whole | None
+
+
+class PrefixTree:
+    """``cuttable``: any beginning of a path can be used; else only what ends at a node with a ``whole``."""
+
+    def __init__(self, cuttable: bool) -> None:
+        self._cuttable = cuttable
+        self._root = Node(np.zeros(0, np.int32), [], None, 0)
+        self._lock = threading.Lock()
+        self._tick = 0
+        self._nbytes = 0
+        self._entries = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
+
+    @property
+    def entries(self) -> int:
+        """Prompts that are not the beginning of another."""
+        return self._entries
+
+    # --------------------------------------------------------------------------------------------------- looking up
+
+    def match(self, tokens: Tokens) -> int:
+        """How many of ``tokens`` are held and can be used. Any thread."""
+        with self._lock:
+            return self._usable(*self._walk(tokens))[1]
+
+    def common(self, tokens: Tokens) -> int:
+        """How many of ``tokens`` an earlier prompt had in common, usable or not. Any thread."""
+        with self._lock:
+            return self._walk(tokens)[1]
+
+    def find(self, tokens: Tokens) -> Found | None:
+        """What can be used for ``tokens``, marked as used now."""
+        node, length = self._usable(*self._walk(tokens))
+        if not length:
+            return None
+        path = node.path()
+        self._touch(path)
+        node.whole_used = self._tick
+        return Found(length, [one.pairs for one in path], None if self._cuttable else node.whole)
+
+    def _walk(self, tokens: Tokens) -> tuple[Node, int]:
+        """The last node that ``tokens`` reach into, and how many they share with the path to its end."""
+        node, length = self._root, 0
+        while length < tokens.size:
+            child = node.children.get(int(tokens[length]))
+            if child is None:
+                break
+            common = common_length(child.tokens, tokens[length:])
+            node, length = child, length + common
+            if common < child.tokens.size:
+                break
+        return node, length
+
+    def _usable(self, node: Node, length: int) -> tuple[Node, int]:
+        if self._cuttable:
+            return node, length
+        up: Node | None = node
+        while up is not None and (up.whole is None or up.end > length):
+            up = up.parent
+        return (up, up.end) if up is not None else (self._root, 0)
+
+    def _touch(self, path: list[Node]) -> None:
+        self._tick += 1
+        for node in path:
+            node.used = self._tick
+
+    # ----------------------------------------------------------------------------------------------------- keeping
+
+    def insert(self, tokens: Tokens, source: Source, limit: int) -> list[mx.array]:
+        """Keep ``tokens``, the first of ``source.length``, as far as ``limit`` bytes allow; others give way.
+
+        Returns the arrays that are to be computed before ``source`` changes. Where layers cannot be cut, all of
+        ``source`` is kept or nothing.
+        """
+        whole = None if self._cuttable else source.whole()
+        node, length = self._walk(tokens)
+        self._touch(node.path())
+        if whole is not None and node.whole is not None and node.end == length == tokens.size:
+            node.whole_used = self._tick
+            return []
+        new: list[mx.array] = []
+        if length < node.end and (length < tokens.size or whole is not None):
+            node = self._split(node, length, new)
+        node = self._grow(node, length, tokens, source, limit, new)
+        if whole is not None:
+            if node.end == tokens.size and self._make_room(whole.nbytes, limit, node):
+                self._set_whole(node, whole)
+                new += whole.arrays()
+            else:
+                self._prune(node)
+        return new
+
+    def _grow(self, node: Node, length: int, tokens: Tokens, source: Source, limit: int, new: list[mx.array]) -> Node:
+        """Hang the rest of ``tokens`` below ``node``, which ends at ``length``."""
+        while length < tokens.size:
+            end = min(length + NODE_TOKENS, int(tokens.size))
+            pairs = source.cut(length, end)
+            child = Node(tokens[length:end].copy(), pairs, node, end, used=self._tick)
+            if not self._make_room(child.nbytes, limit, node):
+                break
+            self._attach(child)
+            new += prefix_kv.arrays_of(pairs)
+            node, length = child, end
+        return node
+
+    def _split(self, node: Node, at: int, new: list[mx.array]) -> Node:
+        """Divide a node's span so that an upper part ends at ``at`` tokens from the root; returns that."""
+        cut = at - (node.end - node.tokens.size)
+        upper = Node(node.tokens[:cut].copy(), prefix_kv.part(node.pairs, 0, cut), node.parent, at)
+        upper.used, upper.saved = node.used, node.saved
+        lower = prefix_kv.part(node.pairs, cut, node.tokens.size)
+        new += prefix_kv.arrays_of(upper.pairs) + prefix_kv.arrays_of(lower)
+        with self._lock:
+            if node.parent is not None:
+                node.parent.children[node.first] = upper
+            self._nbytes -= node.nbytes
+            node.tokens, node.pairs, node.parent = node.tokens[cut:].copy(), lower, upper
+            upper.children[node.first] = node
+            self._nbytes += upper.nbytes + node.nbytes
+        return upper
+
+    def _attach(self, child: Node) -> None:
+        parent = child.parent
+        if parent is None:
+            raise ValueError("a node without a parent is the root")
+        with self._lock:
+            self._entries += 1 if parent.children or parent is self._root else 0
+            parent.children[child.first] = child
+            self._nbytes += child.nbytes
+
+    def _set_whole(self, node: Node, whole: Whole | None) -> None:
+        with self._lock:
+            self._nbytes += (whole.nbytes if whole is not None else 0) - (node.whole.nbytes if node.whole else 0)
+            node.whole, node.whole_used, node.saved = whole, self._tick, node.saved and whole is None
+
+    # ------------------------------------------------------------------------------------------------- giving way
+
+    def trim(self, limit: int) -> None:
+        """Give up what was used least recently until ``limit`` bytes are left."""
+        self._make_room(0, limit, None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._root.children.clear()
+            self._nbytes = self._entries = 0
+
+    def _make_room(self, nbytes: int, limit: int, keep: Node | None) -> bool:
+        """Whether ``nbytes`` more fit, after others than the path to ``keep`` gave way. Ends of paths go first."""
+        if self._nbytes + nbytes <= limit:
+            return True
+        kept = set(keep.path()) if keep is not None else set()
+        heap = [(used, id(node), node, inner) for node, used, inner in self._candidates() if node not in kept]
+        heapq.heapify(heap)
+        while heap and self._nbytes + nbytes > limit:
+            _, _, node, inner = heapq.heappop(heap)
+            if inner:
+                if node.children and node.whole is not None:
+                    self._set_whole(node, None)
+                continue
+            parent = self._prune(self._remove(node), kept)
+            if not parent.children and parent is not self._root and parent not in kept:
+                heapq.heappush(heap, (parent.used, id(parent), parent, False))
+        return self._nbytes + nbytes <= limit
+
+    def _candidates(self) -> Iterator[tuple[Node, int, bool]]:
+        """Ends of paths, and states inside them, with their last use."""
+        for node in self.nodes():
+            if not node.children:
+                yield node, node.used, False
+            elif node.whole is not None:
+                yield node, node.whole_used, True
+
+    def nodes(self) -> Iterator[Node]:
+        stack = list(self._root.children.values())
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+    def _remove(self, node: Node) -> Node:
+        """Take out an end of a path; returns its parent."""
+        parent = node.parent
+        if parent is None:
+            raise ValueError("the root stays")
+        with self._lock:
+            del parent.children[node.first]
+            self._nbytes -= node.nbytes + (node.whole.nbytes if node.whole is not None else 0)
+            self._entries -= 1 if parent.children or parent is self._root else 0
+        return parent
+
+    def _prune(self, node: Node, kept: Container[Node] = ()) -> Node:
+        """Take out the end of a path that cannot be used without a state; returns what is its end then."""
+        while not (self._cuttable or node is self._root or node.children or node.whole or node in kept):
+            node = self._remove(node)
+        return node
+
+    # --------------------------------------------------------------------------------------------------- to disk
+
+    def unsaved(self) -> list[Node]:
+        """The ends of what is worth writing down, those used last first: all that can be used and is not on disk."""
+        ends = [node for node in self.nodes() if not node.saved and (self._ends(node))]
+        return sorted(ends, key=lambda node: -node.used)
+
+    def _ends(self, node: Node) -> bool:
+        return not node.children if self._cuttable else node.whole is not None
