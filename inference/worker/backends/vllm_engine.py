@@ -7,6 +7,7 @@ constraints, logprobs, seeds, penalties, biases and several choices are refused 
 
 from __future__ import annotations
 
+from inference import ipc
 from inference.worker.backends.vllm_mlx import Stepper, VllmMlxBackend
 from inference.worker.vllm_compat.loading import LoadedModel
 
@@ -14,7 +15,7 @@ from inference.worker.vllm_compat.loading import LoadedModel
 class VllmEngineBackend(VllmMlxBackend):
     """See ``base.Backend``."""
 
-    def _stepper(self, loaded: LoadedModel, slots: int) -> Stepper:
+    def _stepper(self, loaded: LoadedModel, command: ipc.Load) -> Stepper:
         return self._whole(loaded, None)
 
 

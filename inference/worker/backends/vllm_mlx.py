@@ -11,12 +11,16 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
+
+import numpy as np
 
 from inference import ipc
 from inference.errors import ModelUnavailable, Unsupported
 from inference.worker.backends.base import Emit
+from inference.worker.backends.prefix_files import PrefixFiles
 from inference.worker.constraints.guide import Compiler
 from inference.worker.core.core import Core
 from inference.worker.core.types import CoreEvent, CoreRequest, CoreStats, RequestFailed
@@ -30,6 +34,7 @@ from inference.worker.vllm_compat import loading, memory
 from inference.worker.vllm_compat.whole import WholeModel, refuse_unsupported
 
 _SLOWEST_RATE_WINDOW_S = 0.2
+_SHARE_OF_LIMIT = 4
 
 
 @dataclass
@@ -88,6 +93,7 @@ class VllmMlxBackend:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._rates = _Rates()
+        self._files: PrefixFiles | None = None
 
     # ------------------------------------------------------------------------------------------------ main thread
 
@@ -105,7 +111,8 @@ class VllmMlxBackend:
         )
         progress("warmup")
         loading.check_forward(loaded.model, min(loaded.eos, default=0))
-        self._core = self._stepper(loaded, command.slots)
+        self._core = self._stepper(loaded, command)
+        self._files = self._prefix_files(command)
         progress("tokenizer")
         self._text = _text_model(loaded, command, self._core.vocab_size)
         self._answers = Answers(emit, self._core.cancel)
@@ -113,6 +120,8 @@ class VllmMlxBackend:
 
     def run(self) -> None:
         self._answers.start()
+        if self._files is not None:
+            self._files.start()
         try:
             while not self._stopping.is_set():
                 if self._core.wait_for_work():
@@ -122,6 +131,8 @@ class VllmMlxBackend:
         finally:
             if isinstance(self._core, WholeModel):
                 self._core.close()
+            if self._files is not None:
+                self._files.close()
             self._answers.close()
 
     # -------------------------------------------------------------------------------------------------- CPU thread
@@ -132,7 +143,7 @@ class VllmMlxBackend:
         ready = self._text.ready(request, body)
         with self._lock:
             self._ready[request] = ready
-        return ipc.Prepared(request, prompt_tokens=len(ready.prompt.tokens))
+        return ipc.Prepared(request, prompt_tokens=len(ready.prompt.tokens), cached_estimate=self._cached(ready.core))
 
     def tokenize(self, text: str, add_special_tokens: bool) -> list[int]:
         tokens: list[int] = self._text.tokenizer.encode(text, add_special_tokens=add_special_tokens)
@@ -152,7 +163,12 @@ class VllmMlxBackend:
         raise Unsupported("this model generates text; it makes no embeddings", param="model")
 
     def save_cache(self, directory: str, seconds: float | None) -> int:
-        raise Unsupported("this model's prefixes are not cached", param="model")
+        if self._files is None:
+            raise Unsupported("this model's prefixes are not cached", param="model")
+        try:
+            return self._files.save(Path(directory) if directory else None, seconds)
+        except ValueError as error:
+            raise Unsupported("there is no directory for cached prefixes", param="directory") from error
 
     # -------------------------------------------------------------------------------------------------- any thread
 
@@ -167,23 +183,37 @@ class VllmMlxBackend:
         tokens = len(ready.prompt.tokens)
         core = replace(ready.core, max_tokens=max(1, min(max_tokens, self._text.context - tokens)))
         self._answers.open(request, Answer(ready.plan, tokens, core.n, ready.echo, core.prompt_logprobs is not None))
-        self._core.submit(core)
+        if self._files is None or core.prompt_logprobs is not None:
+            self._core.submit(core)
+        else:
+            self._files.submit(request, np.asarray(core.prompt, np.int32), partial(self._core.submit, core))
 
     def cancel(self, request: str) -> None:
         with self._lock:
             waiting = self._ready.pop(request, None)
         if waiting is None:
+            if self._files is not None:
+                self._files.give_up(request)
             self._core.cancel(request)
 
     def set_limits(self, limits: ipc.SetLimits) -> None:
         memory.set_limits(limits.memory_limit_bytes, limits.cache_limit_bytes)
         if limits.slots is not None:
             self._core.set_slots(limits.slots)
+        if limits.prefix_cache_bytes is not None and isinstance(self._core, Core) and self._core.prefixes is not None:
+            self._core.prefixes.limit = limits.prefix_cache_bytes
+            self._core.call(self._core.prefixes.trim)
 
     def stats(self) -> ipc.Stats:
         core = self._core.stats()
         self._rates.update(core)
+        prefixes = self._core.prefixes if isinstance(self._core, Core) else None
         return ipc.Stats(
+            prefix_bytes=prefixes.tree.nbytes if prefixes is not None else 0,
+            prefix_entries=prefixes.tree.entries if prefixes is not None else 0,
+            prefix_disk_bytes=self._files.nbytes if self._files is not None else 0,
+            prefix_tokens_asked=prefixes.asked if prefixes is not None else 0,
+            prefix_tokens_found=prefixes.found if prefixes is not None else 0,
             active_bytes=memory.active_bytes(),
             cache_bytes=memory.cache_bytes(),
             peak_bytes=memory.peak_bytes(),
@@ -211,10 +241,29 @@ class VllmMlxBackend:
     def _is_whole(self) -> bool:
         return isinstance(self._core, WholeModel)
 
-    def _stepper(self, loaded: loading.LoadedModel, slots: int) -> Stepper:
+    def _cached(self, request: CoreRequest) -> int:
+        """How many of its prompt's tokens memory or disk has now."""
+        if self._files is None or request.prompt_logprobs is not None:
+            return 0
+        return self._files.match(np.asarray(request.prompt, np.int32))
+
+    def _prefix_files(self, command: ipc.Load) -> PrefixFiles | None:
+        """Where the core keeps prefixes: those of them that are on disk."""
+        if not isinstance(self._core, Core) or self._core.prefixes is None:
+            return None
+        files = PrefixFiles(self._core, self._core.prefixes, Path(command.path))
+        if command.prefix_disk_dir is not None:
+            files.open(Path(command.prefix_disk_dir), command.prefix_disk_bytes)
+        return files
+
+    def _stepper(self, loaded: loading.LoadedModel, command: ipc.Load) -> Stepper:
         """Our core; for a model that it cannot run, vllm-mlx's engine. Building either runs the model a few times."""
+        limit = command.prefix_cache_bytes
+        if limit is None:
+            limit = (command.memory_limit_bytes or 0) // _SHARE_OF_LIMIT
         try:
-            return _tried(Core(loaded.model, slots=slots, weight_bytes=loaded.weight_bytes), min(loaded.eos, default=0))
+            core = Core(loaded.model, slots=command.slots, weight_bytes=loaded.weight_bytes, prefix_cache_bytes=limit)
+            return _tried(core, min(loaded.eos, default=0))
         except Exception as error:
             reason = f"one request at a time, through vllm-mlx's own engine: {one_line(error)}"
             self._emit([ipc.Log("warning", reason)])
@@ -240,6 +289,7 @@ class VllmMlxBackend:
             reasoning=text.dialect.reasoning_parser is not None,
             json_schema=text.compiler.available and not self._is_whole,
             logprobs=not self._is_whole,
+            prefix_cache=self._files is not None,
             batching=self._core.batching,
             tool_parser=text.dialect.tool_parser,
             reasoning_parser=text.dialect.reasoning_parser,

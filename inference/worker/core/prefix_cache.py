@@ -76,7 +76,8 @@ class PrefixCache:
         """Single-row caches with the beginning of a prompt, and its length; None when there is nothing."""
         if not self.enabled:
             return None, 0
-        self.asked += int(prompt.size)
+        if prompt.size > SHORTEST:
+            self.asked += int(prompt.size)
         found = self.tree.find(prompt[:-1])
         if found is None or not self._worth(found.length):
             return None, 0
@@ -120,9 +121,9 @@ class PrefixCache:
         if tokens.size == length:
             self.keep(tokens, batch.caches, at if batch.shared else None)
 
-    def insert(self, tokens: Tokens, source: Source) -> None:
-        """Keep ``tokens`` of ``source``; raises what MLX or the source raises."""
-        mx.async_eval(self.tree.insert(tokens, source, self.limit))
+    def insert(self, tokens: Tokens, source: Source, *, saved: bool = False) -> None:
+        """Keep ``tokens`` of ``source``, which are on disk if ``saved``; raises what MLX or the source raises."""
+        mx.async_eval(self.tree.insert(tokens, source, self.limit, saved=saved))
 
     def trim(self) -> None:
         """Come back within ``limit``, at once."""

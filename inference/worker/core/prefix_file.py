@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import struct
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +37,10 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 class BadFile(Exception):
     """The file is damaged, cut off, or was never one of ours."""
+
+
+class OutOfTime(Exception):
+    """There is no more time to write."""
 
 
 @dataclass(slots=True)
@@ -75,50 +80,82 @@ class Header(msgspec.Struct):
 
 @dataclass(slots=True)
 class Stored:
-    """An entry as it was read, in ordinary memory. ``layers`` can be called once."""
+    """An entry as it was read, in ordinary memory, which is given back as it is converted to MLX's.
+
+    ``convert`` and ``layers`` are for the thread that uses the arrays.
+    """
 
     header: Header
     buffers: list[NDArray[np.uint8]]
+    arrays: list[mx.array] = field(default_factory=list)
+
+    def convert(self, nbytes: float) -> bool:
+        """Convert about ``nbytes`` more; True when there is nothing left to convert."""
+        while len(self.arrays) < len(self.buffers) and nbytes > 0:
+            at = len(self.arrays)
+            nbytes -= self.buffers[at].nbytes
+            self.arrays.append(_to_mlx(self.buffers[at], self.header.arrays[at]))
+            self.buffers[at] = np.zeros(0, np.uint8)
+        return len(self.arrays) == len(self.buffers)
 
     def layers(self) -> list[Layer]:
-        """The caches' states as arrays of MLX; call it on the thread that uses them."""
-        arrays = []
-        for at, kind in enumerate(self.header.arrays):
-            arrays.append(_to_mlx(self.buffers[at], kind))
-            self.buffers[at] = np.zeros(0, np.uint8)
+        """The caches' states."""
+        self.convert(math.inf)
         return [
-            Layer(layer.name, _unpacked(layer.state, arrays), _unpacked(layer.meta, arrays))
+            Layer(layer.name, _unpacked(layer.state, self.arrays), _unpacked(layer.meta, self.arrays))
             for layer in self.header.layers
         ]
 
 
-def encode(
-    fingerprint: str, tokens: bytes, cuttable: bool, layers: Sequence[Layer]
-) -> tuple[bytes, list[mx.array], int]:
-    """Prelude and header, the arrays that follow, and the size of the whole file. Reads each array once."""
+@dataclass(slots=True)
+class Packed:
+    """Layers with their arrays apart, computed and each in one piece; any thread may read them."""
+
+    layers: list[_Layer]
+    arrays: list[mx.array]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+
+def pack(layers: Sequence[Layer]) -> Packed:
+    """Make layers ready to be written; call it on the thread that owns their arrays."""
     arrays: list[mx.array] = []
     packed = [_Layer(layer.name, _packed(layer.state, arrays), _packed(layer.meta, arrays)) for layer in layers]
     mx.eval(arrays)
-    digest = blake2b(digest_size=32)
-    for array in arrays:
+    return Packed(packed, arrays)
+
+
+def encode(fingerprint: str, tokens: bytes, cuttable: bool, packed: Packed, until: float) -> tuple[bytes, int]:
+    """Prelude and header, and the size of the whole file. Reads each array once; ``OutOfTime`` after ``until``."""
+    digest = sha256()
+    for array in packed.arrays:
+        _check_time(until)
         digest.update(_bytes_of(array))
-    kinds = [_Array(_NAMES[array.dtype], list(array.shape)) for array in arrays]
-    nbytes = sum(array.nbytes for array in arrays)
-    header = Header(FORMAT, fingerprint, cuttable, tokens, packed, kinds, digest.digest(), nbytes)
+    kinds = [_Array(_NAMES[array.dtype], list(array.shape)) for array in packed.arrays]
+    nbytes = packed.nbytes
+    header = Header(FORMAT, fingerprint, cuttable, tokens, packed.layers, kinds, digest.digest(), nbytes)
     encoded = msgspec.msgpack.encode(header)
     if len(encoded) > _MAX_HEADER:
         raise ValueError("the prefix is too long to be stored")
-    prelude = _PRELUDE.pack(_MAGIC, len(encoded), nbytes, blake2b(encoded, digest_size=32).digest())
-    return prelude + encoded, arrays, len(prelude) + len(encoded) + nbytes
+    prelude = _PRELUDE.pack(_MAGIC, len(encoded), nbytes, sha256(encoded).digest())
+    return prelude + encoded, len(prelude) + len(encoded) + nbytes
 
 
-def write_file(path: Path, head: bytes, arrays: Sequence[mx.array]) -> None:
-    """Write it all to a new file (mode 0600) and onto the disk. ``OSError`` when the disk refuses."""
+def write_file(path: Path, head: bytes, arrays: Sequence[mx.array], until: float) -> None:
+    """Write it all to a new file (mode 0600) and onto the disk. ``OSError`` when the disk refuses, or ``OutOfTime``."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0) as file:
         for part in (memoryview(head), *(_bytes_of(array) for array in arrays)):
+            _check_time(until)
             _write_all(file, part)
         os.fsync(file.fileno())
+
+
+def _check_time(until: float) -> None:
+    if time.monotonic() > until:
+        raise OutOfTime
 
 
 def _write_all(file: Any, part: memoryview) -> None:
@@ -138,7 +175,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
     if length > _MAX_HEADER or _PRELUDE.size + length + nbytes != size:
         raise BadFile("the file is cut off")
     encoded = file.read(length)
-    if blake2b(encoded, digest_size=32).digest() != digest:
+    if sha256(encoded).digest() != digest:
         raise BadFile("its header is damaged")
     try:
         header = msgspec.msgpack.decode(encoded, type=Header)
@@ -161,7 +198,7 @@ def _check(header: Header, nbytes: int) -> None:
 
 def read_arrays(file: BinaryIO, header: Header) -> Stored:
     """What follows the header; ``BadFile`` if it is not what was written."""
-    digest = blake2b(digest_size=32)
+    digest = sha256()
     buffers = []
     for kind in header.arrays:
         buffer = np.empty(_size_of(kind), np.uint8)

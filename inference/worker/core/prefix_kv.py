@@ -87,14 +87,12 @@ class Layout:
 
     # ------------------------------------------------------------------------------------------------- on disk
 
-    def layers(self, pieces: Sequence[list[Pair]], whole: Whole | None, length: int) -> list[Layer]:
-        """What a file holds of a prefix: the state of each cache, in order."""
+    def layers(self, pieces: Sequence[list[Pair]], whole: Whole | None) -> list[Layer]:
+        """What a file holds of a prefix: each cache's state, in order; of a plain one its keys and values in pieces."""
         states: dict[int, Any] = {}
         for number, at in enumerate(self.plain):
             pairs = [pair for piece in pieces if (pair := piece[number]) is not None]
-            keys = _joined([one for one, _ in pairs], length, 0) if pairs else None
-            values = _joined([one for _, one in pairs], length, 0) if pairs else None
-            states[at] = [keys, values]
+            states[at] = [[keys for keys, _ in pairs], [values for _, values in pairs]]
         for number, at in enumerate(self.whole):
             states[at] = whole.states[number] if whole is not None else None
         return [Layer(cls.__name__, states[at]) for at, cls in enumerate(self.classes)]
@@ -103,11 +101,10 @@ class Layout:
         """The other way round. ``ValueError`` when the layers are not those of this model."""
         if [layer.name for layer in layers] != [cls.__name__ for cls in self.classes]:
             raise ValueError("the layers are of another kind")
-        for at in self.plain:
-            keys, values = layers[at].state
-            if any(one is not None and (one.ndim != 4 or one.shape[2] != length) for one in (keys, values)):
-                raise ValueError("the keys and values are of another length")
-        plain = [layers[at].state for at in self.plain]
+        plain = [(list(keys), list(values)) for keys, values in (layers[at].state for at in self.plain)]
+        spans = {tuple(one.shape[2] for one in pieces) for pair in plain for pieces in pair if pieces}
+        if len(spans) > 1 or any(sum(span) != length for span in spans):
+            raise ValueError("the keys and values are of another length")
         return Stored(length, plain, Whole([layers[at].state for at in self.whole]))
 
 
@@ -144,21 +141,30 @@ class Live:
 
 
 class Stored:
-    """What was read from disk."""
+    """What was read from disk. ``plain`` has each plain layer's keys and values, in pieces."""
 
-    def __init__(self, length: int, plain: list[Any], whole: Whole) -> None:
+    def __init__(self, length: int, plain: list[tuple[list[mx.array], list[mx.array]]], whole: Whole) -> None:
         self.length = length
         self._plain = plain
         self._states = whole
 
     def cut(self, start: int, end: int) -> list[Pair]:
-        return [
-            None if keys is None else (mx.contiguous(keys[..., start:end, :]), mx.contiguous(values[..., start:end, :]))
-            for keys, values in self._plain
-        ]
+        return [(_span(keys, start, end), _span(values, start, end)) if keys else None for keys, values in self._plain]
 
     def whole(self) -> Whole:
         return self._states
+
+
+def _span(pieces: list[mx.array], start: int, end: int) -> mx.array:
+    """Tokens from ``start`` to ``end`` of arrays that follow each other; a whole piece as it is."""
+    found, at = [], 0
+    for piece in pieces:
+        size = piece.shape[2]
+        low, high = max(start - at, 0), min(end - at, size)
+        if low < high:
+            found.append(piece if (low, high) == (0, size) else piece[..., low:high, :])
+        at += size
+    return mx.concatenate(found, axis=2) if len(found) > 1 else mx.contiguous(found[0])
 
 
 def part(piece: list[Pair], start: int, end: int) -> list[Pair]:

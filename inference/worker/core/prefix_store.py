@@ -10,6 +10,7 @@ Thread-safe. ``read`` and ``write`` touch the disk on the thread that calls them
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -27,7 +28,8 @@ from numpy.typing import NDArray
 
 from inference.worker.core.prefix_file import (
     BadFile,
-    Layer,
+    OutOfTime,
+    Packed,
     Stored,
     encode,
     read_arrays,
@@ -81,7 +83,7 @@ class PrefixStore:
         self._complained = False
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Size of the stored entries, without what is being written."""
         with self._lock:
             return sum(entry.nbytes for entry in self._entries.values())
@@ -184,11 +186,13 @@ class PrefixStore:
 
     # ---------------------------------------------------------------------------------------------------- writing
 
-    def write(self, tokens: Tokens, layers: Sequence[Layer], cuttable: bool) -> bool:
-        """Store an entry, dropping those used least recently to make room, and those it makes needless.
+    def write(
+        self, tokens: Tokens, packed: Packed, cuttable: bool, used: int | None = None, until: float = math.inf
+    ) -> bool:
+        """Store an entry last ``used`` then (ns since the epoch; None: now), and drop those that it makes needless.
 
-        False when it does not fit or the disk refuses; nothing of it is left then. Arrays that were not computed yet
-        are computed, so call it on the thread that owns them.
+        To make room, those used before it are dropped, least recently used first. False when it does not fit, the disk
+        refuses, or it is later than ``until`` (monotonic seconds); nothing of it is left then.
         """
         tokens = np.ascontiguousarray(tokens, np.int32)
         with self._writing:
@@ -198,23 +202,32 @@ class PrefixStore:
             if present is not None:
                 self.touch(present)
                 return True
-            return self._write(tokens, layers, cuttable)
+            if packed.nbytes > self._quota:
+                return False
+            try:
+                head, size = encode(self._fingerprint, tokens.tobytes(), cuttable, packed, until)
+            except OutOfTime:
+                return False
+            entry = Entry(self._name(tokens, cuttable), tokens, cuttable, size, used or time.time_ns())
+            return self._write(entry, head, packed, until)
 
-    def _write(self, tokens: Tokens, layers: Sequence[Layer], cuttable: bool) -> bool:
-        head, arrays, size = encode(self._fingerprint, tokens.tobytes(), cuttable, layers)
-        name = self._name(tokens, cuttable)
+    def _write(self, entry: Entry, head: bytes, packed: Packed, until: float) -> bool:
+        tokens, cuttable, name, size = entry.tokens, entry.cuttable, entry.name, entry.nbytes
         with self._lock:
             if size > self._quota - self._foreign:
                 return False
-            if not self._make_room(size, self._superseded(tokens, cuttable)):
+            if not self._make_room(size, self._superseded(tokens, cuttable), entry.used):
                 return False
             self._reserved = size
         partial = self._directory / (name + _PARTIAL)
         try:
-            write_file(partial, head, arrays)
+            write_file(partial, head, packed.arrays, until)
+            os.utime(partial, ns=(entry.used, entry.used))
             os.rename(partial, self._directory / name)
             with self._lock:
-                self._entries[name] = Entry(name, tokens, cuttable, size, time.time_ns())
+                self._entries[name] = entry
+        except OutOfTime:
+            return False
         except OSError as error:
             self._complain("written", error)
             return False
@@ -223,8 +236,8 @@ class PrefixStore:
                 self._reserved = 0
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-        for entry in self._superseded(tokens, cuttable):
-            self._remove(entry)
+        for needless in self._superseded(tokens, cuttable):
+            self._remove(needless)
         return True
 
     def _superseded(self, tokens: Tokens, cuttable: bool) -> list[Entry]:
@@ -239,9 +252,10 @@ class PrefixStore:
             and common_length(entry.tokens, tokens) == entry.tokens.size
         ]
 
-    def _make_room(self, size: int, first: Sequence[Entry] = ()) -> bool:
-        """Remove entries, ``first`` these, until ``size`` more bytes fit. Called with the lock held."""
-        rest = sorted((one for one in self._entries.values() if one not in first), key=lambda one: one.used)
+    def _make_room(self, size: int, first: Sequence[Entry] = (), before: float = math.inf) -> bool:
+        """Remove entries, ``first`` these, then those used ``before``, until ``size`` more bytes fit."""
+        old = (one for one in self._entries.values() if one not in first and one.used < before)
+        rest = sorted(old, key=lambda one: one.used)
         for entry in (*first, *rest):
             if self._used() + size <= self._quota:
                 break
@@ -249,7 +263,7 @@ class PrefixStore:
         return self._used() + size <= self._quota
 
     def _used(self) -> int:
-        return self.bytes + self._foreign + self._reserved
+        return self.nbytes + self._foreign + self._reserved
 
     # ---------------------------------------------------------------------------------------------------- helpers
 

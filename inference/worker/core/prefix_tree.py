@@ -138,7 +138,7 @@ class PrefixTree:
 
     # ----------------------------------------------------------------------------------------------------- keeping
 
-    def insert(self, tokens: Tokens, source: Source, limit: int) -> list[mx.array]:
+    def insert(self, tokens: Tokens, source: Source, limit: int, *, saved: bool = False) -> list[mx.array]:
         """Keep ``tokens``, the first of ``source.length``, as far as ``limit`` bytes allow; others give way.
 
         Returns the arrays that are to be computed before ``source`` changes. Where layers cannot be cut, all of
@@ -160,6 +160,8 @@ class PrefixTree:
                 new += whole.arrays()
             else:
                 self._prune(node)
+        if saved and node.end == tokens.size:
+            node.saved = True
         return new
 
     def _grow(self, node: Node, length: int, tokens: Tokens, source: Source, limit: int, new: list[mx.array]) -> Node:
@@ -268,10 +270,17 @@ class PrefixTree:
 
     # --------------------------------------------------------------------------------------------------- to disk
 
-    def unsaved(self) -> list[Node]:
-        """The ends of what is worth writing down, those used last first: all that can be used and is not on disk."""
-        ends = [node for node in self.nodes() if not node.saved and (self._ends(node))]
-        return sorted(ends, key=lambda node: -node.used)
+    def unsaved(self, *, everything: bool = False) -> list[Node]:
+        """What is not on disk, or ``everything``: the ends of what can be used, those used last first."""
+        ends = {node for node in self.nodes() if not node.children}
+        if not self._cuttable:
+            ends |= {before for node in ends if (before := _whole_before(node)) is not None}
+        return sorted((node for node in ends if everything or not node.saved), key=lambda node: -node.used)
 
-    def _ends(self, node: Node) -> bool:
-        return not node.children if self._cuttable else node.whole is not None
+
+def _whole_before(node: Node) -> Node | None:
+    """The place before the end where the next turn may depart from what was templated for the answer."""
+    up = node.parent
+    while up is not None and up.whole is None:
+        up = up.parent
+    return up

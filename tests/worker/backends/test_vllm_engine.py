@@ -53,17 +53,17 @@ class ExoticCache:
 class Exotic(VllmMlxBackend):
     """The default backend with a model whose caches are none the core knows."""
 
-    def _stepper(self, loaded: LoadedModel, slots: int) -> Stepper:
+    def _stepper(self, loaded: LoadedModel, command: ipc.Load) -> Stepper:
         loaded.model.make_cache = lambda: [ExoticCache() for _ in loaded.model.layers]
-        return super()._stepper(loaded, slots)
+        return super()._stepper(loaded, command)
 
 
 class Hopeless(VllmMlxBackend):
     """A model that cannot be run with a cache at all."""
 
-    def _stepper(self, loaded: LoadedModel, slots: int) -> Stepper:
+    def _stepper(self, loaded: LoadedModel, command: ipc.Load) -> Stepper:
         loaded.model.make_cache = lambda: ["not a cache"] * len(loaded.model.layers)
-        return super()._stepper(loaded, slots)
+        return super()._stepper(loaded, command)
 
 
 @pytest.fixture(scope="module")

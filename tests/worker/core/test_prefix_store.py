@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import tempfile
 import threading
 from collections.abc import Callable
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 
 from inference.worker.core import prefix_file
-from inference.worker.core.prefix_file import Layer
+from inference.worker.core.prefix_file import Layer, pack
 from inference.worker.core.prefix_store import Entry, PrefixStore, Tokens
 from tests.worker.core.support import convolution_model, llama_model, prompt, state_space_model, window_model
 
@@ -57,7 +58,7 @@ def only_file(directory: Path) -> Path:
 
 
 def put_one(directory: Path, cuttable: bool = True) -> Path:
-    assert Opened(directory).store.write(tokens_of(1, 2, 3, 4), layers_of(), cuttable)
+    assert Opened(directory).store.write(tokens_of(1, 2, 3, 4), pack(layers_of()), cuttable)
     return only_file(directory)
 
 
@@ -85,7 +86,7 @@ def test_an_entry_comes_back_after_a_restart_bit_by_bit(tmp_path: Path) -> None:
 def test_every_kind_of_array_comes_back(tmp_path: Path, name: str) -> None:
     arrays = [mx.array([[0, 1], [1, 0]]).astype(prefix_file._DTYPES[name]), mx.zeros((0, 3)), mx.array(7)]
     opened = Opened(tmp_path)
-    assert opened.store.write(tokens_of(5), [Layer("X", arrays)], True)
+    assert opened.store.write(tokens_of(5), pack([Layer("X", arrays)]), True)
     stored = opened.store.read(opened.entry())
     assert stored is not None
     for found, wanted in zip(stored.layers()[0].state, arrays, strict=True):
@@ -99,9 +100,8 @@ def test_a_models_own_caches_go_on_as_if_they_had_not_been_away(tmp_path: Path, 
     model, tokens = make(), prompt(40)
     caches = make_prompt_cache(model)
     model(mx.array([tokens]), cache=caches)
-    assert Opened(tmp_path).store.write(
-        np.array(tokens, np.int32), [Layer(type(one).__name__, one.state) for one in caches], False
-    )
+    packed = pack([Layer(type(one).__name__, one.state) for one in caches])
+    assert Opened(tmp_path).store.write(np.array(tokens, np.int32), packed, False)
     wanted = model(mx.array([[1, 2, 3]]), cache=caches)
     again = Opened(tmp_path)
     stored = again.store.read(again.entry())
@@ -121,8 +121,8 @@ def test_nobody_else_may_look(tmp_path: Path) -> None:
 
 def test_the_longest_beginning_is_found_and_the_last_token_never(tmp_path: Path) -> None:
     store = Opened(tmp_path).store
-    assert store.write(tokens_of(1, 2, 3, 4), layers_of(), True)
-    assert store.write(tokens_of(1, 2, 9), layers_of(), True)
+    assert store.write(tokens_of(1, 2, 3, 4), pack(layers_of()), True)
+    assert store.write(tokens_of(1, 2, 9), pack(layers_of()), True)
 
     def best(*tokens: int) -> tuple[list[int], int] | None:
         found = store.best(tokens_of(*tokens))
@@ -138,7 +138,7 @@ def test_the_longest_beginning_is_found_and_the_last_token_never(tmp_path: Path)
 
 def test_a_snapshot_counts_only_as_a_whole(tmp_path: Path) -> None:
     store = Opened(tmp_path).store
-    assert store.write(tokens_of(1, 2, 3), layers_of(), False)
+    assert store.write(tokens_of(1, 2, 3), pack(layers_of()), False)
     assert store.best(tokens_of(1, 2, 9, 9)) is None
     assert store.best(tokens_of(1, 2, 3)) is None
     found = store.best(tokens_of(1, 2, 3, 4))
@@ -148,13 +148,13 @@ def test_a_snapshot_counts_only_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_shorter_beginning_is_needless_beside_a_longer_one_that_can_be_cut(tmp_path: Path) -> None:
     store = Opened(tmp_path).store
-    assert store.write(tokens_of(1, 2), layers_of(), True)
-    assert store.write(tokens_of(1, 2, 3), layers_of(), True)
-    assert store.write(tokens_of(1), layers_of(), True)
+    assert store.write(tokens_of(1, 2), pack(layers_of()), True)
+    assert store.write(tokens_of(1, 2, 3), pack(layers_of()), True)
+    assert store.write(tokens_of(1), pack(layers_of()), True)
     assert [one.tokens.tolist() for one in store.entries] == [[1, 2, 3]]
     assert len(list(tmp_path.iterdir())) == 1
-    assert store.write(tokens_of(1, 2), layers_of(), False)
-    assert store.write(tokens_of(1, 2, 3), layers_of(), False)
+    assert store.write(tokens_of(1, 2), pack(layers_of()), False)
+    assert store.write(tokens_of(1, 2, 3), pack(layers_of()), False)
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -187,10 +187,10 @@ def test_a_renamed_file_is_no_entry(tmp_path: Path) -> None:
 def test_a_smaller_quota_drops_what_was_used_least_recently(tmp_path: Path) -> None:
     store = Opened(tmp_path).store
     for first in range(4):
-        assert store.write(tokens_of(first, 1), layers_of(), True)
+        assert store.write(tokens_of(first, 1), pack(layers_of()), True)
         name = next(one.name for one in store.entries if one.tokens[0] == first)
         os.utime(tmp_path / name, ns=(0, (10 - first) * 10**9))
-    smaller = Opened(tmp_path, quota=store.bytes // 2).store
+    smaller = Opened(tmp_path, quota=store.nbytes // 2).store
     assert sorted(int(one.tokens[0]) for one in smaller.entries) == [0, 1]
 
 
@@ -198,13 +198,13 @@ def test_a_quota_of_nothing_reads_only(tmp_path: Path) -> None:
     put_one(tmp_path)
     opened = Opened(tmp_path, quota=0)
     assert opened.store.read(opened.entry()) is not None
-    assert not opened.store.write(tokens_of(9), layers_of(), True)
+    assert not opened.store.write(tokens_of(9), pack(layers_of()), True)
 
 
 def test_a_directory_that_cannot_be_made_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     opened = Opened(tmp_path / "file" / "below")
-    assert not opened.store.write(tokens_of(1), layers_of(), True)
+    assert not opened.store.write(tokens_of(1), pack(layers_of()), True)
     assert opened.store.best(tokens_of(1, 2)) is None
     assert len(opened.said) == 1
 
@@ -232,16 +232,17 @@ def test_a_damaged_file_is_never_believed_and_goes(data: st.DataObject) -> None:
         assert len(opened.said) == 1
         assert not path.exists()
         assert not opened.store.entries
-        assert opened.store.bytes == 0
+        assert opened.store.nbytes == 0
 
 
 def hostile(**changes: Any) -> bytes:
     """A file whose digests are right and whose header lies."""
-    head, arrays, _ = prefix_file.encode("f", tokens_of(1, 2).tobytes(), True, [Layer("X", [mx.zeros((2, 2))])])
+    packed = pack([Layer("X", [mx.zeros((2, 2))])])
+    head, _ = prefix_file.encode("f", tokens_of(1, 2).tobytes(), True, packed, math.inf)
     header = msgspec.msgpack.decode(head[prefix_file._PRELUDE.size :])
     encoded = msgspec.msgpack.encode(header | changes)
-    digest = blake2b(encoded, digest_size=32).digest()
-    body = bytes(prefix_file._bytes_of(arrays[0]))
+    digest = sha256(encoded).digest()
+    body = bytes(prefix_file._bytes_of(packed.arrays[0]))
     prelude: bytes = prefix_file._PRELUDE.pack(prefix_file._MAGIC, len(encoded), len(body), digest)
     return prelude + encoded + body
 
@@ -268,7 +269,7 @@ def hostile(**changes: Any) -> bytes:
 )
 def test_a_header_that_lies_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     opened = Opened(tmp_path)
-    assert opened.store.write(tokens_of(1, 2), [Layer("X", [mx.zeros((2, 2))])], True)
+    assert opened.store.write(tokens_of(1, 2), pack([Layer("X", [mx.zeros((2, 2))])]), True)
     entry = opened.entry()
     (tmp_path / entry.name).write_bytes(hostile())
     assert opened.store.read(entry) is not None
@@ -317,24 +318,24 @@ def test_there_is_never_more_on_disk_than_the_quota(quota: int, steps: list[tupl
         opened = Opened(directory, quota=quota)
         for first, length, size, cuttable, reopens in steps:
             tokens = tokens_of(first, *range(length))
-            if opened.store.write(tokens, layers_of(size), cuttable):
+            if opened.store.write(tokens, pack(layers_of(size)), cuttable):
                 assert opened.store.covers(tokens, cuttable) is not None
             if reopens:
                 opened = Opened(directory, quota=quota)
-            assert opened.store.bytes == sum(path.stat().st_size for path in directory.iterdir())
+            assert opened.store.nbytes == sum(path.stat().st_size for path in directory.iterdir())
         assert not opened.said
     assert max(sizes) <= quota
 
 
 def test_what_was_used_last_stays(tmp_path: Path) -> None:
     first = Opened(tmp_path).store
-    assert first.write(tokens_of(0, 1), layers_of(), True)
-    store = Opened(tmp_path, quota=first.bytes * 2 + 10).store
-    assert store.write(tokens_of(1, 1), layers_of(), True)
+    assert first.write(tokens_of(0, 1), pack(layers_of()), True)
+    store = Opened(tmp_path, quota=first.nbytes * 2 + 10).store
+    assert store.write(tokens_of(1, 1), pack(layers_of()), True)
     found = store.best(tokens_of(0, 1, 2))
     assert found is not None
     assert store.read(found[0]) is not None
-    assert store.write(tokens_of(2, 1), layers_of(), True)
+    assert store.write(tokens_of(2, 1), pack(layers_of()), True)
     assert sorted(int(one.tokens[0]) for one in store.entries) == [0, 2]
 
 
@@ -343,7 +344,7 @@ def test_a_full_disk_costs_the_entry_only_and_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     opened = Opened(tmp_path)
-    assert opened.store.write(tokens_of(1, 2), layers_of(), True)
+    assert opened.store.write(tokens_of(1, 2), pack(layers_of()), True)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -352,12 +353,12 @@ def test_a_full_disk_costs_the_entry_only_and_is_told_once(
         patch.setattr(
             *{"write_file": (prefix_file, "_write_all"), "rename": (os, "rename"), "fsync": (os, "fsync")}[place], full
         )
-        assert not opened.store.write(tokens_of(3, 4), layers_of(), True)
-        assert not opened.store.write(tokens_of(5, 6), layers_of(), True)
+        assert not opened.store.write(tokens_of(3, 4), pack(layers_of()), True)
+        assert not opened.store.write(tokens_of(5, 6), pack(layers_of()), True)
     assert len(opened.said) == 1
     assert "No space left" in opened.said[0]
     assert [path.name for path in tmp_path.iterdir()] == [opened.entry().name]
-    assert opened.store.write(tokens_of(3, 4), layers_of(), True)
+    assert opened.store.write(tokens_of(3, 4), pack(layers_of()), True)
 
 
 def test_threads_that_look_and_write_at_once(tmp_path: Path) -> None:
@@ -367,7 +368,7 @@ def test_threads_that_look_and_write_at_once(tmp_path: Path) -> None:
     def work(first: int) -> None:
         try:
             for length in range(1, 12):
-                opened.store.write(tokens_of(first, *range(length)), [Layer("X", [mx.array([first])])], True)
+                opened.store.write(tokens_of(first, *range(length)), pack([Layer("X", [mx.array([first])])]), True)
                 found = opened.store.best(tokens_of(first, *range(12)))
                 if found is not None:
                     opened.store.read(found[0])
@@ -381,4 +382,4 @@ def test_threads_that_look_and_write_at_once(tmp_path: Path) -> None:
         thread.join()
     assert not failures
     assert not opened.said
-    assert opened.store.bytes == sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4000
+    assert opened.store.nbytes == sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4000
