@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as properties
 
 # Before anything of ours is imported: settings and paths read it.
 _HOME = Path(tempfile.mkdtemp(prefix="lmx-test-home-"))
@@ -29,6 +31,10 @@ settings.HOME = _HOME
 for _alias, _file in (("default", "inventory"), ("telemetry", "telemetry"), ("responses", "responses")):
     settings.DATABASES[_alias]["NAME"] = _HOME / f"{_file}.sqlite3"
     settings.DATABASES[_alias]["TEST"]["NAME"] = _HOME / f"test-{_file}.sqlite3"
+
+# A slow machine, or a busy one, is no finding.
+properties.register_profile("lmx", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties.load_profile("lmx")
 
 
 @pytest.fixture
