@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -60,6 +61,20 @@ class RequestRecord:
         if self.started is not None:
             return "prefill"
         return "queued" if self.prepared is not None else "preparing"
+
+
+def new_record(
+    protocol: str, prefix: str, model: str | None, principal: Principal, endpoint: str, *, stream: bool = False
+) -> RequestRecord:
+    """The record of a request that has just come, with an id of its own that begins with ``prefix``."""
+    return RequestRecord(
+        id=prefix + secrets.token_hex(12),
+        protocol=protocol,
+        endpoint=endpoint,
+        principal=principal,
+        model_asked=model or "",
+        stream=stream,
+    )
 
 
 class RecordSink(Protocol):

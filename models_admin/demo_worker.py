@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from models_admin import demo_source as source
 from models_admin.facts import read_facts
 from models_admin.job_child import JobError, Reporter, run_job
-from models_admin.manifest import FileEntry, Manifest, sha256_file, write_manifest
+from models_admin.manifest import FileEntry, Manifest, sha256_file, sync, write_manifest
 from models_admin.row import examine
 from models_admin.scan import scan
 from models_admin.tied import tied_command
@@ -255,20 +255,12 @@ def _sign(made: Path, target: Path, origin: str, report: Reporter) -> None:
         report("sign", done, total)
 
     for file in files:
-        _sync(file)
+        sync(file)
         entries[file.name] = FileEntry(file.stat().st_size, sha256_file(file, on_bytes))
     repo = "/".join(target.parent.parts[-2:])
     manifest = Manifest(source.SOURCE, repo, target.name, entries, origin)
     write_manifest(made, manifest)
-    _sync(made)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(made)
 
 
 if __name__ == "__main__":

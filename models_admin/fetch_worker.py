@@ -30,7 +30,7 @@ from models_admin.fetch_names import COMMIT, is_weights, parse_wanted, take
 from models_admin.fetch_words import explained
 from models_admin.job_child import JobError, Reporter, run_job
 from models_admin.manifest import NAME as MANIFEST
-from models_admin.manifest import FileEntry, Manifest, read_manifest, write_manifest
+from models_admin.manifest import FileEntry, Manifest, read_manifest, sync, write_manifest
 
 _METADATA_TIMEOUT_S = 20.0
 _MAX_FILES = 2000
@@ -214,7 +214,7 @@ def _finish(plan: Plan, entries: dict[str, FileEntry]) -> None:
             left.unlink()
     write_manifest(plan.partial, Manifest(_SOURCE, plan.repo, plan.commit, entries, f"{plan.repo} at the Hub"))
     for path in (plan.partial / MANIFEST, plan.partial):
-        _sync(path)
+        sync(path)
     if plan.target.exists():
         broken = plan.target.with_name(f".{plan.commit}.replaced")
         shutil.rmtree(broken, ignore_errors=True)
@@ -223,7 +223,7 @@ def _finish(plan: Plan, entries: dict[str, FileEntry]) -> None:
         shutil.rmtree(broken, ignore_errors=True)
     else:
         plan.partial.rename(plan.target)
-    _sync(plan.target.parent)
+    sync(plan.target.parent)
 
 
 def _url(plan: Plan, file: Wished) -> str:
@@ -244,14 +244,6 @@ def _on_disk(partial: Path, file: Wished) -> int:
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 if __name__ == "__main__":

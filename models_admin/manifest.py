@@ -6,6 +6,7 @@ Written by jobs in the child process, read by scans. It makes a directory *verif
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +46,15 @@ def sha256_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None
             digest.update(chunk)
             on_bytes(len(chunk))
     return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or a directory's list of names, is on the disk for good."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

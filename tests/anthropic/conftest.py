@@ -7,14 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import anthropic
-import httpx2
 import orjson
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from anthropic.types.shared import ErrorResponse
-from django.core.handlers.asgi import ASGIHandler
 
-from tests.api.conftest import HOST, Api
+from tests.api.conftest import Api, straight_in
 from tests.api.conftest import engine as engine
 from tests.api.conftest import wire as wire
 from tests.api.fake_engine import FakeEngine
@@ -127,6 +125,5 @@ def api(engine: FakeEngine) -> MessagesApi:
 @pytest.fixture
 async def sdk(engine: FakeEngine) -> AsyncIterator[anthropic.AsyncAnthropic]:
     """The official client, straight into the application."""
-    transport = httpx2.ASGITransport(app=ASGIHandler())  # type: ignore[arg-type]
-    async with httpx2.AsyncClient(transport=transport, base_url=f"http://{HOST}") as http:
-        yield anthropic.AsyncAnthropic(api_key="bot-3", base_url=f"http://{HOST}", http_client=http, max_retries=0)
+    async with straight_in() as http:
+        yield anthropic.AsyncAnthropic(api_key="bot-3", base_url=str(http.base_url), http_client=http, max_retries=0)

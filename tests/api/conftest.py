@@ -33,12 +33,17 @@ def engine() -> Iterator[FakeEngine]:
     set_engine(None)
 
 
+def straight_in(path: str = "") -> httpx2.AsyncClient:
+    """A client whose requests go straight into the application, to below ``path``."""
+    transport = httpx2.ASGITransport(app=ASGIHandler())  # type: ignore[arg-type]
+    return httpx2.AsyncClient(transport=transport, base_url=f"http://{HOST}{path}")
+
+
 class Api:
     """Asks the application as a client would; answers are ``(status, headers, body)``."""
 
     def __init__(self) -> None:
-        transport = httpx2.ASGITransport(app=ASGIHandler())  # type: ignore[arg-type]
-        self._http = httpx2.AsyncClient(transport=transport, base_url=f"http://{HOST}")
+        self._http = straight_in()
 
     async def send(
         self,
@@ -87,9 +92,8 @@ def api(engine: FakeEngine) -> Api:
 @pytest.fixture
 async def sdk(engine: FakeEngine) -> AsyncIterator[openai.AsyncOpenAI]:
     """The official client, straight into the application."""
-    transport = httpx2.ASGITransport(app=ASGIHandler())  # type: ignore[arg-type]
-    async with httpx2.AsyncClient(transport=transport, base_url=f"http://{HOST}/v1") as http:
-        yield openai.AsyncOpenAI(api_key="bot-3", base_url=f"http://{HOST}/v1", http_client=http, max_retries=0)
+    async with straight_in("/v1") as http:
+        yield openai.AsyncOpenAI(api_key="bot-3", base_url=str(http.base_url), http_client=http, max_retries=0)
 
 
 class Wire:

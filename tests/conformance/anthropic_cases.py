@@ -9,8 +9,7 @@ from anthropic.types import Message, MessageTokensCount, RawMessageStreamEvent
 from pydantic import BaseModel
 
 from inference.protocols.anthropic.requests import NO_EFFECT, REFUSED, CountRequest, MessageRequest
-from tests.conformance.cases import Case, Endpoint
-from tests.conformance.openai_cases import accepted, by_name, honoured, refused, without_effect
+from tests.conformance.cases import Case, Endpoint, accepted, by_name, honoured, refused, without_effect
 from tests.conformance.strict import Allowance
 
 TITLE = "Anthropic"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,37 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.param}={self.value!r}"[:100]
+
+
+def honoured(endpoint: str, values: Mapping[str, Any], note: str = "", **beside: Any) -> Iterator[Case]:
+    for param, value in values.items():
+        yield Case(endpoint, param, value, "honoured", note=note, beside=beside)
+
+
+def accepted(endpoint: str, values: Mapping[str, Any], note: str = "", **beside: Any) -> Iterator[Case]:
+    for param, value in values.items():
+        yield Case(endpoint, param, value, "accepted", note=note, beside=beside)
+
+
+def refused(
+    endpoint: str, values: Mapping[str, Any], code: str = "invalid_value", note: str = "", **beside: Any
+) -> Iterator[Case]:
+    for param, value in values.items():
+        yield Case(endpoint, param, value, "refused", code, note, beside)
+
+
+def without_effect(endpoint: str, names: Collection[str]) -> Iterator[Case]:
+    for name in sorted(names):
+        yield Case(endpoint, name, {"any": "value"}, "accepted")
+
+
+def by_name(endpoint: str, names: Mapping[str, tuple[Any, ...]]) -> Iterator[Case]:
+    """What would change the answer: refused, but for the values that mean off."""
+    for name, neutral in sorted(names.items()):
+        for value in neutral:
+            if value is not None:
+                yield Case(endpoint, name, value, "accepted", note="means off")
+        yield Case(endpoint, name, {"any": "other value"}, "refused", "unsupported_parameter")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from inference.protocols.lmstudio.requests import LOAD_NO_EFFECT, LOAD_REFUSED, InstanceLoad
-from tests.conformance.cases import Case, Endpoint
-from tests.conformance.openai_cases import accepted, by_name, refused, without_effect
+from tests.conformance.cases import Case, Endpoint, accepted, by_name, refused, without_effect
 
 TITLE = "LM Studio"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from openai.types import Completion, CreateEmbeddingResponse
@@ -13,7 +13,7 @@ from inference.protocols.openai.embeddings import EmbeddingRequest
 from inference.protocols.openai.params import NO_EFFECT, REFUSED
 from inference.protocols.openai.requests import ChatRequest, CompletionRequest
 from inference.protocols.openai.tokens import DetokenizeRequest, TokenizeRequest
-from tests.conformance.cases import Case, Endpoint
+from tests.conformance.cases import Case, Endpoint, accepted, by_name, honoured, refused, without_effect
 
 TITLE = "OpenAI"
 
@@ -53,37 +53,6 @@ ENDPOINTS = [
     Endpoint(TOKENIZE, {"prompt": "Once"}, TokenizeRequest, more=[*tokens.TOKENIZE_REFUSED, *tokens.NO_EFFECT]),
     Endpoint(DETOKENIZE, {"tokens": [79]}, DetokenizeRequest, more=[*tokens.DETOKENIZE_REFUSED, *tokens.NO_EFFECT]),
 ]
-
-
-def honoured(endpoint: str, values: Mapping[str, Any], note: str = "", **beside: Any) -> Iterator[Case]:
-    for param, value in values.items():
-        yield Case(endpoint, param, value, "honoured", note=note, beside=beside)
-
-
-def accepted(endpoint: str, values: Mapping[str, Any], note: str = "", **beside: Any) -> Iterator[Case]:
-    for param, value in values.items():
-        yield Case(endpoint, param, value, "accepted", note=note, beside=beside)
-
-
-def refused(
-    endpoint: str, values: Mapping[str, Any], code: str = "invalid_value", note: str = "", **beside: Any
-) -> Iterator[Case]:
-    for param, value in values.items():
-        yield Case(endpoint, param, value, "refused", code, note, beside)
-
-
-def without_effect(endpoint: str, names: Collection[str]) -> Iterator[Case]:
-    for name in sorted(names):
-        yield Case(endpoint, name, {"any": "value"}, "accepted")
-
-
-def by_name(endpoint: str, names: Mapping[str, tuple[Any, ...]]) -> Iterator[Case]:
-    """What would change the answer: refused, but for the values that mean off."""
-    for name, neutral in sorted(names.items()):
-        for value in neutral:
-            if value is not None:
-                yield Case(endpoint, name, value, "accepted", note="means off")
-        yield Case(endpoint, name, {"any": "other value"}, "refused", "unsupported_parameter")
 
 
 SAMPLING = {

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from inference.protocols.responses.requests import LOGPROBS, NO_EFFECT, REFUSED, ResponsesRequest
-from tests.conformance.cases import Case, Endpoint
-from tests.conformance.openai_cases import accepted, by_name, honoured, refused, without_effect
+from tests.conformance.cases import Case, Endpoint, accepted, by_name, honoured, refused, without_effect
 
 TITLE = "OpenAI Responses"
 

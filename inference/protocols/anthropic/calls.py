@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 
 import orjson
@@ -24,7 +23,7 @@ from inference.protocols.jsonbody import parse_object
 from inference.protocols.openai.params import ignored
 from inference.protocols.serving import Call
 from inference.protocols.validation import validate
-from inference.records import RequestRecord
+from inference.records import RequestRecord, new_record
 
 COUNT_PATH = "/v1/messages/count_tokens"
 
@@ -34,7 +33,7 @@ def message_call(body: bytes, principal: Principal, *, strict: bool = False) -> 
     params = validate(MessageRequest, parse_object(body))
     unknown = ignored(params, strict=strict, refused=REFUSED, no_effect=NO_EFFECT)
     request = generate_request(params)
-    record = _record("msg_", params.model, principal, PATH, stream=bool(params.stream))
+    record = new_record("anthropic", "msg_", params.model, principal, PATH, stream=bool(params.stream))
     visibility = thoughts(params.thinking).visibility
     return Call(
         model=record.model_asked,
@@ -68,18 +67,5 @@ def count_call(body: bytes, principal: Principal, *, strict: bool = False) -> Co
     params = validate(CountRequest, parse_object(body))
     no_effect = NO_EFFECT | (MessageRequest.model_fields.keys() - CountRequest.model_fields.keys())
     unknown = ignored(params, strict=strict, refused=REFUSED, no_effect=no_effect)
-    record = _record("count_", params.model, principal, COUNT_PATH)
+    record = new_record("anthropic", "count_", params.model, principal, COUNT_PATH)
     return CountCall(generate_request(params), record, unknown)
-
-
-def _record(
-    prefix: str, model: str | None, principal: Principal, endpoint: str, *, stream: bool = False
-) -> RequestRecord:
-    return RequestRecord(
-        id=prefix + secrets.token_hex(12),
-        protocol="anthropic",
-        endpoint=endpoint,
-        principal=principal,
-        model_asked=model or "",
-        stream=stream,
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from functools import partial
 
 from msgspec import structs
@@ -25,7 +24,7 @@ from inference.protocols.openai.requests import (
 )
 from inference.protocols.serving import Call
 from inference.protocols.validation import validate
-from inference.records import RequestRecord
+from inference.records import RequestRecord, new_record
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETION_PATH = "/v1/completions"
@@ -36,7 +35,7 @@ def chat_call(body: bytes, principal: Principal, *, endpoint: str = CHAT_PATH, s
     params = validate(ChatRequest, parse_object(body))
     unknown = ignored(params, strict=strict)
     request = chat_request(params)
-    record = new_record("chatcmpl-", params.model, principal, endpoint, stream=bool(params.stream))
+    record = new_record("openai", "chatcmpl-", params.model, principal, endpoint, stream=bool(params.stream))
     options = _stream_options(params)
     wording = ChatWording(
         record.id,
@@ -59,7 +58,7 @@ def completion_call(
     params = validate(CompletionRequest, parse_object(body))
     unknown = ignored(params, strict=strict)
     requests = completion_requests(params)
-    record = new_record("cmpl-", params.model, principal, endpoint, stream=bool(params.stream))
+    record = new_record("openai", "cmpl-", params.model, principal, endpoint, stream=bool(params.stream))
     options, n = _stream_options(params), params.n or 1
     wording = CompletionWording(
         record.id,
@@ -78,20 +77,6 @@ def completion_call(
         shown = partial(client_name, params)
         call.source = lambda: BatchGeneration(call.model, requests, parts, choices, record, params.ttl, shown)
     return call
-
-
-def new_record(
-    prefix: str, model: str | None, principal: Principal, endpoint: str, *, stream: bool = False
-) -> RequestRecord:
-    """The record of a new request, with an id of its own."""
-    return RequestRecord(
-        id=prefix + secrets.token_hex(12),
-        protocol="openai",
-        endpoint=endpoint,
-        principal=principal,
-        model_asked=model or "",
-        stream=stream,
-    )
 
 
 def _parts(requests: list[GenerateRequest], n: int, *, shown: bool) -> list[Part]:

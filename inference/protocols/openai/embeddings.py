@@ -15,11 +15,10 @@ from inference.engine import get_engine
 from inference.ipc import Embedded
 from inference.principal import Principal
 from inference.protocols.jsonbody import parse_object
-from inference.protocols.openai.calls import new_record
 from inference.protocols.openai.params import ignored
 from inference.protocols.openai.requests import Texts, several
 from inference.protocols.validation import WireModel, refuse, validate
-from inference.records import RequestRecord
+from inference.records import RequestRecord, new_record
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 MAX_INPUTS = 2048
@@ -86,7 +85,7 @@ def embedding_call(
     for position, one in enumerate(inputs):
         if not one:
             raise refuse("input" if isinstance(params.input, str) else f"input[{position}]", "must not be empty")
-    record = new_record("embd-", params.model, principal, endpoint)
+    record = new_record("openai", "embd-", params.model, principal, endpoint)
     return EmbeddingCall(inputs, params.dimensions, params.encoding_format == "base64", record, unknown)
 
 

@@ -13,14 +13,13 @@ from inference.engine import get_engine
 from inference.ipc import GenerateRequest
 from inference.principal import Principal
 from inference.protocols.jsonbody import parse_object
-from inference.protocols.openai.calls import new_record
 from inference.protocols.openai.messages import Message, normalised
 from inference.protocols.openai.params import ignored, one_of
 from inference.protocols.openai.reasoning import template_kwargs
 from inference.protocols.openai.requests import TokenIds, continues
 from inference.protocols.openai.tools import Tool, tool_list
 from inference.protocols.validation import WireModel, refuse, validate
-from inference.records import RequestRecord
+from inference.records import RequestRecord, new_record
 
 TOKENIZE_PATH = "/v1/tokenize"
 DETOKENIZE_PATH = "/v1/detokenize"
@@ -79,7 +78,7 @@ def tokenize_call(
     params = validate(TokenizeRequest, parse_object(body))
     unknown = ignored(params, strict=strict, refused=TOKENIZE_REFUSED, no_effect=NO_EFFECT)
     request = _request(params)
-    record = new_record("tok-", params.model, principal, endpoint)
+    record = new_record("openai", "tok-", params.model, principal, endpoint)
     special = params.messages is None and params.add_special_tokens is not False
 
     async def ask(context: Callable[[str], int]) -> dict[str, Any]:
@@ -101,7 +100,7 @@ def detokenize_call(
     """What to make a text of. ``InvalidRequest`` names the parameter at fault; ``strict`` refuses unknown ones."""
     params = validate(DetokenizeRequest, parse_object(body))
     unknown = ignored(params, strict=strict, refused=DETOKENIZE_REFUSED, no_effect=NO_EFFECT)
-    record = new_record("tok-", params.model, principal, endpoint)
+    record = new_record("openai", "tok-", params.model, principal, endpoint)
 
     async def ask(context: Callable[[str], int]) -> dict[str, Any]:
         return {"prompt": await get_engine().detokenize(record.model_asked, params.tokens, record)}

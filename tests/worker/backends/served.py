@@ -1,21 +1,16 @@
-"""A backend in this process, loaded and stepped on a thread of its own as in a worker, and what it answered."""
+"""A generating backend in this process, and what it answered."""
 
 from __future__ import annotations
 
-import itertools
 import queue
-import threading
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from inference import ipc
 from inference.worker.backends.base import Backend
 from inference.worker.backends.vllm_mlx import VllmMlxBackend
-
-PATIENCE_S = 120.0
+from tests.worker.backends.threaded import PATIENCE_S, Threaded
 
 
 @dataclass
@@ -53,37 +48,16 @@ class Result:
         return self.choices[0].content
 
 
-class Served:
-    """Use as a context manager: entering loads, leaving stops and joins."""
+class Served(Threaded[Backend]):
+    """What each request was told, in queues by its id."""
 
     def __init__(self, path: Path, backend: Backend | None = None, **options: Any) -> None:
-        self.backend: Backend = backend or VllmMlxBackend()
-        self.notes: list[ipc.Event] = []
-        self._command = ipc.Load(path=str(path), model_id=f"test/{path.name}", **options)
-        self._loaded: Future[ipc.Loaded] = Future()
+        super().__init__(path, backend or VllmMlxBackend(), **options)
         self._queues: dict[str, queue.SimpleQueue[ipc.Event]] = {}
         self._bodies: dict[str, tuple[ipc.GenerateRequest, ipc.Prepared]] = {}
-        self._names = itertools.count()
-        self._thread = threading.Thread(target=self._main, name="main of the worker")
-
-    def __enter__(self) -> Served:
-        self._thread.start()
-        self._loaded.result(PATIENCE_S)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.backend.stop()
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
-
-    @property
-    def loaded(self) -> ipc.Loaded:
-        return self._loaded.result(0)
 
     def prepare(self, body: ipc.GenerateRequest) -> str:
-        request = f"r{next(self._names)}"
+        request = next(self._names)
         self._queues[request] = queue.SimpleQueue()
         self._bodies[request] = (body, self.backend.prepare(request, body))
         return request
@@ -124,17 +98,5 @@ class Served:
     def run(self, body: ipc.GenerateRequest) -> Result:
         return self.result(self.start(body))
 
-    def _main(self) -> None:
-        try:
-            self._loaded.set_result(self.backend.load(self._command, self._emit))
-        except BaseException as error:
-            self._loaded.set_exception(error)
-            return
-        self.backend.run()
-
-    def _emit(self, events: list[ipc.Event]) -> None:
-        for event in events:
-            if isinstance(event, ipc.RequestEvent):
-                self._queues[event.request].put(event)
-            else:
-                self.notes.append(event)
+    def _hear(self, event: ipc.RequestEvent) -> None:
+        self._queues[event.request].put(event)

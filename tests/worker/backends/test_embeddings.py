@@ -17,9 +17,10 @@ from inference.worker.backends.embeddings import EmbeddingBackend
 from inference.worker.embedding.turns import BATCH_TOKENS, Batch
 from tests.material import encoder_model
 from tests.material.encoder import CONTEXT
-from tests.worker.backends.embedding import PATIENCE_S, TEXTS, Embedding
+from tests.worker.backends.embedding import TEXTS, Embedding
 from tests.worker.backends.real import minilm
 from tests.worker.backends.test_process import Worker
+from tests.worker.backends.threaded import PATIENCE_S
 
 
 class Gated(EmbeddingBackend):

@@ -5,11 +5,8 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
-from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from inference import ipc
 from inference.worker.core.types import (
@@ -22,26 +19,11 @@ from inference.worker.core.types import (
     Tokens,
 )
 from inference.worker.text.answers import Answer, Answers
-from inference.worker.text.detok import TokenTable
-from inference.worker.text.output import OutputPlan
 from inference.worker.text.split import Part
 from inference.worker.text.stops import StopStrings
 from inference.worker.text.tools import SYNTAXES
-from tests.material import EOS_TOKEN_ID, nano_model
-
-
-@cache
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(nano_model())
-
-
-@cache
-def table() -> TokenTable:
-    return TokenTable(tokenizer())
-
-
-def plan(request: str, **options: Any) -> OutputPlan:
-    return OutputPlan(request, table(), eos=frozenset({EOS_TOKEN_ID}), **options)
+from tests.material import EOS_TOKEN_ID
+from tests.worker.text.nano import plan, tokenizer
 
 
 class Rig:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from inference.worker.text.harmony import Channels
 from inference.worker.text.split import Sections, Splitter, Tags
 from tests.worker.text.hearing import hear, run_splitter
-from tests.worker.text.test_streams import CALL, Told, encode, plan
+from tests.worker.text.nano import encode
+from tests.worker.text.test_streams import CALL, Told, plan
 
 MANY = 200_000
 ADDRESSED = "<|channel|>commentary to=functions.weather<|message|>"

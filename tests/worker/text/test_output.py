@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from inference import ipc
 from inference.worker.core.types import TokenLogprobs
-from inference.worker.text.detok import TokenTable
 from inference.worker.text.output import ChoiceOutput, OutputPlan
 from inference.worker.text.split import Tags
 from inference.worker.text.stops import StopStrings
 from inference.worker.text.tools import SYNTAXES
 from inference.worker.vllm_compat.parsers import parse_calls
-from tests.material import EOS_TOKEN_ID, nano_model
+from tests.material import EOS_TOKEN_ID
+from tests.worker.text.nano import encode, plan
 
 CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
-
-
-@cache
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(nano_model())
-
-
-@cache
-def table() -> TokenTable:
-    return TokenTable(tokenizer())
-
-
-def plan(**options: Any) -> OutputPlan:
-    return OutputPlan("r", table(), eos=frozenset({EOS_TOKEN_ID}), **options)
-
-
-def encode(text: str) -> list[int]:
-    return list(tokenizer().encode(text, add_special_tokens=False))
 
 
 def talk(output: ChoiceOutput, tokens: list[int], *, logprobs: bool = False) -> list[ipc.Delta]:

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import Any
+from functools import partial
 
 import pytest
-from transformers import AutoTokenizer
 
 from inference.errors import ContextLengthExceeded, InvalidRequest, LmxError, Unsupported
 from inference.ipc import GenerateRequest, OutputFormat, Sampling
 from inference.worker.constraints.gate import ReasoningGate
-from inference.worker.constraints.guide import Compiler, Guide
-from inference.worker.text.chat import ChatTemplate
-from inference.worker.text.detok import TokenTable
+from inference.worker.constraints.guide import Guide
 from inference.worker.text.dialect import Dialect
-from inference.worker.text.prompts import TextModel
-from tests.material import EOS_TOKEN_ID, nano_model
+from tests.material import EOS_TOKEN_ID
+from tests.worker.constraints import walks
 
 HI = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
-@cache
-def model(dialect: Dialect | None = None, context: int = 64) -> TextModel:
-    tokenizer: Any = AutoTokenizer.from_pretrained(nano_model())
-    eos = frozenset({EOS_TOKEN_ID})
-    return TextModel(
-        tokenizer=tokenizer,
-        template=ChatTemplate(tokenizer),
-        table=TokenTable(tokenizer),
-        dialect=dialect or Dialect("hermes", None),
-        compiler=Compiler(tokenizer, 512, eos),
-        vocabulary=512,
-        context=context,
-        eos=eos,
-        ids=tokenizer.get_vocab(),
-    )
+model = partial(walks.model, context=64)
 
 
 def test_it_works() -> None:

@@ -4,39 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from inference import ipc
 from inference.worker.core.types import TokenLogprobs
-from inference.worker.text.detok import TokenTable
 from inference.worker.text.harmony import Channels
 from inference.worker.text.output import ChoiceOutput, OutputPlan
 from inference.worker.text.split import Splitter, Tags
 from inference.worker.text.stops import StopStrings
 from inference.worker.text.tools import SYNTAXES
 from inference.worker.vllm_compat.parsers import parse_calls
-from tests.material import EOS_TOKEN_ID, nano_model
+from tests.material import EOS_TOKEN_ID
 from tests.worker.text.hearing import SCHEMAS, TOOLS
+from tests.worker.text.nano import encode, table
 from tests.worker.text.spelling import SPELLINGS, Calls, Spelling, name_of
 
 CALLS: Calls = [("weather", {"city": 'Tromsø \U0001f600 "x" <b>', "days": 2}), ("clock", {})]
 CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
-
-
-@cache
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(nano_model())
-
-
-@cache
-def table() -> TokenTable:
-    return TokenTable(tokenizer())
 
 
 def think(*, opened: bool = False) -> Callable[[], Splitter]:
@@ -52,10 +40,6 @@ def plan(parser: str = "hermes", **options: Any) -> OutputPlan:
         "schemas": SCHEMAS,
     }
     return OutputPlan("r", table(), **(made | options))
-
-
-def encode(text: str) -> list[int]:
-    return list(tokenizer().encode(text, add_special_tokens=False))
 
 
 class Told:
