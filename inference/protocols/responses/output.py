@@ -6,6 +6,7 @@ each time (``head``), made once per item.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import orjson
@@ -18,8 +19,8 @@ Event = tuple[str, dict[str, Any]]
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
-class OpenItem:
-    """Base: an item with a text that comes in pieces. ``kind`` is the item's type, ``delta`` its event's."""
+class OpenItem(ABC):
+    """An item with a text that comes in pieces. ``kind`` is the item's type, ``delta`` its event's."""
 
     kind = ""
     delta = ""
@@ -40,15 +41,17 @@ class OpenItem:
     def add(self, piece: str) -> None:
         self._pieces.append(piece)
 
+    @abstractmethod
     def opening(self) -> list[Event]:
-        raise NotImplementedError
+        """What is told when the item begins."""
 
+    @abstractmethod
     def closing(self, status: Status) -> list[Event]:
-        raise NotImplementedError
+        """What is told at its end: the item is whole, or was cut off."""
 
+    @abstractmethod
     def as_item(self, status: Status) -> Item:
         """The item as it is now."""
-        raise NotImplementedError
 
     def _place(self) -> dict[str, Any]:
         return {"content_index": 0}
