@@ -6,6 +6,7 @@ takes its own children (pip) with it, because it leads its session.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -33,22 +34,48 @@ class JobError(Exception):
 
 
 class Reporter:
-    """Sends progress, at most ten times a second within a phase; the first and last of a phase always."""
+    """Sends progress, at most ten times a second within a phase; the first and last of a phase always.
+
+    What is held back follows by itself: work that then stands still is shown where it stands.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._lock = threading.Lock()
         self._phase = ""
         self._next = 0.0
+        self._held: Progress | None = None
+        self._timer: threading.Timer | None = None
 
     def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "bytes") -> None:
-        now = time.monotonic()
-        if phase == self._phase and now < self._next and done != total:
-            return
-        self._phase, self._next = phase, now + _REPORT_EVERY_S
-        self.send(Progress(phase, done, total, unit))
+        progress = Progress(phase, done, total, unit)
+        with self._lock:
+            wait_s = self._next - time.monotonic()
+            if phase != self._phase or wait_s <= 0 or done == total:
+                self._tell(progress)
+                return
+            self._held = progress
+            if self._timer is None:
+                self._timer = threading.Timer(wait_s, self._follow)
+                self._timer.daemon = True
+                self._timer.start()
 
-    def send(self, message: Progress | Done | Problem) -> None:
-        self._socket.sendall(encode(message))
+    def end(self, outcome: Done | Problem) -> None:
+        """The last word; no progress follows it."""
+        with self._lock:
+            self._held = None
+            self._socket.sendall(encode(outcome))
+
+    def _follow(self) -> None:
+        with self._lock:
+            self._timer = None
+            if self._held is not None:
+                with contextlib.suppress(OSError):  # the server is gone: the end of the socket says so too
+                    self._tell(self._held)
+
+    def _tell(self, progress: Progress) -> None:
+        self._phase, self._next, self._held = progress.phase, time.monotonic() + _REPORT_EVERY_S, None
+        self._socket.sendall(encode(progress))
 
 
 Work = Callable[[dict[str, Any], Reporter], dict[str, Any]]
@@ -77,7 +104,7 @@ def run_job(work: Work) -> None:
     threading.Thread(target=listen, name="server", daemon=True).start()
     started.wait()
     reporter = Reporter(sock)
-    reporter.send(_outcome(work, params, reporter))
+    reporter.end(_outcome(work, params, reporter))
     dismissed.wait()
     sys.stdout.flush()
     os._exit(0)  # interpreter teardown with MLX loaded aborts now and then

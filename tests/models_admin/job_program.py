@@ -32,6 +32,9 @@ def work(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
             os.kill(os.getpid(), signal.SIGKILL)
         case "babble":
             report._socket.sendall(b"\x00\x00\x00\x02hi")
+        case "stand":
+            for step in (1, 2):
+                report("counting", step, 1000, "steps")
         case "wait":
             grandchild = subprocess.Popen(tied_command("tests.models_admin.job_program", "--pause"))
             report(f"{os.getpid()} {grandchild.pid}")

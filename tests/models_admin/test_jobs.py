@@ -80,6 +80,18 @@ async def test_progress_and_result() -> None:
     assert len(watch.seen) < 1001, "progress is thinned out"
 
 
+async def test_what_stands_still_is_shown_where_it_stands() -> None:
+    """The second step comes too soon after the first to be told at once, and no third one follows."""
+    told: asyncio.Queue[Progress] = asyncio.Queue()
+    task = asyncio.create_task(run_program(PROGRAM, {"do": "stand"}, told.put_nowait))
+    try:
+        async with asyncio.timeout(30):
+            assert [(await told.get()).done, (await told.get()).done] == [1, 2]
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
 @pytest.mark.parametrize(
     ("do", "says"),
     [
