@@ -25,6 +25,7 @@ from django.conf import settings  # noqa: E402
 
 from lmx_site import access, policy  # noqa: E402
 from tests.live.process import LiveServer, fake_model  # noqa: E402
+from tests.material.hub import REPO, Hub, HubRepo, nano_files  # noqa: E402
 
 # pytest-django has read the settings before this file is loaded, so their paths are set right here.
 settings.HOME = _HOME
@@ -87,3 +88,14 @@ def lmx_server(start_server: Callable[..., LiveServer]) -> Iterator[LiveServer]:
     server = start_server()
     yield server
     assert server.stop() == 0, server.stderr
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A Hub with one model, ``tests.material.hub.REPO``, of which servers and jobs started from now on fetch."""
+    with Hub({REPO: HubRepo(nano_files())}) as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "60")  # a file that is held is not asked for again
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield found

@@ -18,7 +18,7 @@ from inference.api.deps import catalog, fetcher, principal, product_version, ser
 from inference.api.describe import LIVE_STATES
 from inference.engine import get_engine
 from inference.engine.contract import ModelStatus
-from inference.errors import NotFound, Unsupported
+from inference.errors import LmxError, NotFound, Unsupported
 from inference.protocols.errors import error_response
 from inference.protocols.jsonbody import parse_object
 from inference.protocols.lmstudio import downloads
@@ -125,7 +125,10 @@ async def unload(request: HttpRequest) -> HttpResponseBase:
 async def download(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(ModelDownload, parse_object(request.body))
     unknown = ignored(wanted, strict=services().strict, refused={}, no_effect=())
-    job = await fetcher().start(wanted.model, None, wanted.quantization)
+    try:
+        job = await fetcher().start(wanted.model, None, wanted.quantization)
+    except LmxError as error:
+        raise downloads.refusal(error) from None
     return json_response(orjson.dumps(downloads.started(job)), headers=ignored_header(unknown))
 
 

@@ -15,18 +15,36 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+from safetensors.numpy import save
+
+from tests.material import nano_model
+
 COMMIT = "5" * 40
+MIB = 1 << 20
+REPO = "acme/nano-4bit"
+BIG = "model-big.safetensors"
+
+
+def nano_files() -> dict[str, bytes]:
+    """A model that can be examined, a weight file of some chunks, and what must never be taken."""
+    files = {path.name: path.read_bytes() for path in nano_model().iterdir() if path.is_file()}
+    files[BIG] = save({"unused": np.arange(4 * MIB, dtype=np.uint8)})
+    return files | {"run.py": b"import os", "pytorch_model.bin": b"\x80", "weights.pt": b"\x80", "../../x.json": b"{}"}
 
 
 @dataclass
 class HubRepo:
-    """``files`` by name; those in ``lfs`` (by default the weights) have a SHA-256. ``wrong`` ones are sent altered."""
+    """``files`` by name; the weights have a SHA-256. ``wrong`` ones are sent altered. ``claimed`` is a size in bytes
+    that is told of a file in place of its own.
+    """
 
     files: dict[str, bytes]
     commit: str = COMMIT
     branches: tuple[str, ...] = ("main",)
     gated: bool = False
     wrong: set[str] = field(default_factory=set)
+    claimed: dict[str, int] = field(default_factory=dict)
     ignores_range: bool = False
     name: str | None = None
 
@@ -42,9 +60,10 @@ class HubRepo:
 
     def _sibling(self, name: str, content: bytes) -> dict[str, Any]:
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        told: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": blob}
+        size = self.claimed.get(name, len(content))
+        told: dict[str, Any] = {"rfilename": name, "size": size, "blobId": blob}
         if name.endswith(".safetensors"):
-            told["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+            told["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 134}
         return told
 
     def sent(self, name: str) -> bytes:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import numpy as np
 import psutil
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.file_download import http_get
-from safetensors.numpy import save
 
 from inference.errors import Conflict, InsufficientStorage, InvalidRequest, LmxError, ModelNotFound, NotFound
 from inference.fetching import JobStatus
@@ -26,21 +24,9 @@ from models_admin.jobs import Jobs
 from models_admin.manifest import NAME as MANIFEST
 from models_admin.manifest import read_manifest
 from tests.live.process import LiveServer
-from tests.material import nano_model
-from tests.material.hub import COMMIT, Hub, HubRepo
+from tests.material.hub import BIG, COMMIT, MIB, REPO, Hub, HubRepo, nano_files
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-MIB = 1 << 20
-BIG = "model-big.safetensors"
-REPO = "acme/nano-4bit"
-
-
-def nano_files() -> dict[str, bytes]:
-    """A model that can be examined, a weight file of some chunks, and what must never be taken."""
-    files = {path.name: path.read_bytes() for path in nano_model().iterdir() if path.is_file()}
-    files[BIG] = save({"unused": np.arange(4 * MIB, dtype=np.uint8)})
-    return files | {"run.py": b"import os", "pytorch_model.bin": b"\x80", "weights.pt": b"\x80", "../../x.json": b"{}"}
 
 
 class Board:
@@ -56,16 +42,6 @@ class Board:
     def publish(self, topic: str, payload: dict[str, object] | None, *, key: str | None = None) -> None:
         if payload is not None:
             self.shown.append(payload)
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with Hub({REPO: HubRepo(nano_files())}) as found:
-        monkeypatch.setenv("HF_ENDPOINT", found.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "60")  # a file that is held is not asked for again
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        yield found
 
 
 class Site:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from inference.errors import NotFound
+from inference.errors import LmxError, NotFound
 from inference.fetching import JobStatus
 
 # What a cancelled fetch has brought is kept, and asking again goes on from there: that is LM Studio's "paused".
@@ -32,6 +33,13 @@ def job_number(job_id: str) -> int:
 
 def no_such(job_id: str) -> NotFound:
     return NotFound(f"there is no download {job_id[:80]!r}", code="job_not_found", param="job_id")
+
+
+def refusal(error: LmxError) -> LmxError:
+    """The same refusal with LM Studio's name for what was asked: ``model`` holds a revision too."""
+    told = copy(error)  # others may have been refused with it as well
+    told.param = "model" if error.param in ("model_id", "revision") else error.param
+    return told
 
 
 def started(job: JobStatus) -> dict[str, Any]:
