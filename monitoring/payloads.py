@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
+from inference.catalog import ModelKind
+
 MEMORY, MODELS, CATALOG, REQUESTS, STATUS = "memory", "models", "catalog", "requests", "status"
 LATENCY, NOTICES, JOBS = "latency", "notices", "jobs"
 
@@ -41,7 +43,8 @@ class Model(TypedDict):
     """A model that is loaded, loading, leaving or kept from loading. ``colour`` is 1 to 8, the same on every page.
 
     ``ttl`` is how many idle seconds it stays, None until its memory is needed. ``kv`` has the prefix cache in it, which
-    is ``prefix``; ``prefix_found`` is the percentage of prompt tokens that it had, None before the first.
+    is ``prefix``; ``prefix_found`` is the percentage of prompt tokens that it had, None before the first. ``chat``
+    says whether it can be chatted with, as far as is known before it is loaded.
     """
 
     id: str
@@ -70,17 +73,20 @@ class Model(TypedDict):
     tokens_per_second: float
     prefill_tokens_per_second: float
     ttft_ms: float | None
+    kind: ModelKind
     chat: bool
 
 
 class DiskModel(TypedDict):
-    """A model on disk. ``reason`` says why it cannot be loaded, None when it can."""
+    """A model on disk. ``reason`` says why it cannot be loaded, None when it can; ``chat`` as in ``Model``."""
 
     id: str
     state: str
     weight_bytes: int
     context: int
     reason: str | None
+    kind: ModelKind
+    chat: bool
 
 
 class Request(TypedDict):

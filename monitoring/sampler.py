@@ -116,7 +116,8 @@ class Sampler:
             "tokens_per_second": round(stats.tokens_per_second, 1),
             "prefill_tokens_per_second": round(stats.prefill_tokens_per_second, 1),
             "ttft_ms": latency["ttft_ms"] if latency else None,
-            "chat": status.capabilities.chat if status.capabilities else False,
+            "kind": status.kind,
+            "chat": chats(status),
         }
 
     def _memory(self, models: list[Model]) -> Memory:
@@ -161,6 +162,11 @@ def is_awake(status: ModelStatus) -> bool:
     return status.state not in ("unloaded", "failed")
 
 
+def chats(status: ModelStatus) -> bool:
+    """Whether it can be chatted with; until a load has found that out, its kind says so."""
+    return status.kind == "llm" if status.capabilities is None else status.capabilities.chat
+
+
 def disk_payload(status: ModelStatus) -> DiskModel:
     return {
         "id": status.id,
@@ -168,6 +174,8 @@ def disk_payload(status: ModelStatus) -> DiskModel:
         "weight_bytes": status.weight_bytes,
         "context": status.context,
         "reason": status.reason,
+        "kind": status.kind,
+        "chat": chats(status),
     }
 
 

@@ -88,8 +88,9 @@ async def now(request: HttpRequest) -> HttpResponse:
 async def connect(request: HttpRequest) -> HttpResponse:
     """How a program reaches this server, to copy."""
     base = f"{request.scheme}://{request.get_host()}"
-    ready = [model["id"] for model in models_context()["awake"] if model["state"] == "ready"]
-    known = [model["id"] for model in models_context()["on_disk"] if not model["reason"]]
+    found = models_context()
+    ready = [model["id"] for model in found["awake"] if model["state"] == "ready" and model["chat"]]
+    known = [model["id"] for model in found["on_disk"] if not model["reason"] and model["chat"]]
     model = next(iter([*ready, *known]), "default")
     return render(request, "monitoring/connect.html", {**frame_context("connect"), "base": base, "model": model})
 

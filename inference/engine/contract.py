@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
+from inference.catalog import ModelKind
 from inference.ipc import Capabilities, Embedded, GenerateRequest, RequestEvent, Stats, Tokens
 from inference.records import RequestRecord
 
@@ -63,6 +64,7 @@ class ModelStatus:
     queued: int = 0
     capabilities: Capabilities | None = None
     stats: Stats | None = None
+    kind: ModelKind = "llm"
     recent_stderr: list[str] = field(default_factory=list)
 
 

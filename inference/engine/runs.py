@@ -189,6 +189,7 @@ class ModelRun:
             queued=waiting + (queue.queued if queue is not None else 0),
             capabilities=loaded.capabilities if loaded is not None else None,
             stats=client.stats if client is not None else None,
+            kind=self.ref.kind,
             recent_stderr=list(client.child.recent_lines) if client is not None else self.recent_lines,
         )
 

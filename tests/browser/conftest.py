@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.live.process import LiveServer, fake_model
+from tests.material import encoder_model, place
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 MIB = 1024**2
@@ -39,12 +41,16 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Two models that hold 100 MiB each, one with one slot and a prefix cache, one whose load waits for ``gate``."""
+    """Two models that hold 100 MiB each, one with one slot and a prefix cache, one whose load waits for ``gate``, and
+    one that makes vectors.
+    """
     home = tmp_path_factory.mktemp("home")
     for name in ("calm", "bright"):
         fake_model(home, name, eat_bytes=100 * MIB, tokens=200, context=4096)
     fake_model(home, "narrow", slots=1, prefix_bytes=5 * MIB, prefix_found=83)
     fake_model(home, "held", load_steps=3, load_gate=str(home / "gate"))
+    vectors = place(encoder_model(), home / "models" / "vectors")
+    (vectors / "fake.json").write_text(json.dumps({"embedding_dimensions": 8}))
     server = LiveServer(home, {"LMX_MEMORY__RESERVE_MB": "0"})
     server.start()
     yield server

@@ -222,6 +222,17 @@ def test_a_chat_loads_a_model_that_is_not_in_memory(page: Page) -> None:
     expect(card(page, "bright", "ready")).to_be_visible()
 
 
+def test_a_model_that_makes_vectors_is_not_offered_for_a_chat(page: Page) -> None:
+    row = page.locator('.disk li[data-model="vectors"]')
+    expect(row).to_contain_text("embeddings")
+    expect(page.locator('#chat-model option[value="narrow"]')).to_have_count(1)
+    expect(page.locator('#chat-model option[value="vectors"]')).to_have_count(0)
+    expect(loaded(page, "vectors")).to_contain_text("embeddings")
+    loaded(page, "narrow")
+    expect(page.locator('#chat-model optgroup[label="In memory"] option[value="narrow"]')).to_have_count(1)
+    expect(page.locator('#chat-model option[value="vectors"]')).to_have_count(0)
+
+
 def test_the_palette_goes_and_acts(page: Page, server: LiveServer) -> None:
     loaded(page, "calm")
     page.keyboard.press("Control+k")

@@ -15,6 +15,7 @@ from django.test import AsyncClient
 from inference.engine import set_engine
 from inference.engine.words import gigabytes
 from inference.errors import InsufficientMemory
+from inference.ipc import Capabilities
 from lmx_site import access, terminal
 from lmx_site.config_model import ModelsSection
 from monitoring import actions
@@ -248,6 +249,16 @@ async def test_connect_has_lines_for_a_model_that_is_there(client: AsyncClient) 
     page = await text(client, "/connect")
     assert "http://testserver/v1" in page
     assert "org/&lt;b&gt;three" in page
+
+
+async def test_connect_names_a_model_that_can_be_chatted_with(client: AsyncClient, engine: FakeEngine) -> None:
+    for name in ("org/<b>three", "org/one"):
+        engine.statuses[name].kind = "embeddings"
+    engine.make_ready("org/one").capabilities = Capabilities(embeddings=True)
+    page = await text(client, "/connect")
+    assert "org/two" in page
+    assert "org/one" not in page
+    assert "three" not in page
 
 
 async def test_a_refused_chat_has_its_status_and_reason(client: AsyncClient) -> None:

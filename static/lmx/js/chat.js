@@ -45,9 +45,10 @@ class Chat {
     let ready = [];
     let known = [];
     const draw = () => {
-      const loaded = ready.filter((model) => model.state !== "stopped-after-crashes").map((model) => model.id);
-      const others = known.filter((model) => !model.reason && !loaded.includes(model.id)).map((model) => model.id);
-      this.#options(loaded, others);
+      const loaded = ready.filter((model) => model.state !== "stopped-after-crashes");
+      const awake = loaded.map((model) => model.id);
+      const others = known.filter((model) => !model.reason && !awake.includes(model.id));
+      this.#options(chatting(loaded), chatting(others));
     };
     live.on("models", (models) => {
       ready = models;
@@ -67,7 +68,7 @@ class Chat {
     this.#select.replaceChildren(...group("In memory", loaded), ...group("On disk: loads first", others));
     if ([...loaded, ...others].includes(chosen)) this.#select.value = chosen;
     this.#select.disabled = this.#select.options.length === 0;
-    if (this.#select.disabled) this.#select.add(new Option("no model yet", ""));
+    if (this.#select.disabled) this.#select.add(new Option("no model to chat with", ""));
   }
 
   // ----------------------------------------------------------------------------------------------------- sending
@@ -76,7 +77,7 @@ class Chat {
     const text = this.#text.value.trim();
     if (!text || this.#running) return;
     if (!this.#select.value) {
-      this.#say("There is no model to ask yet.");
+      this.#say("There is no model to chat with.");
       return;
     }
     this.#text.value = "";
@@ -217,6 +218,9 @@ class Chat {
     this.#text.focus();
   }
 }
+
+// Not those that make vectors.
+const chatting = (models) => models.filter((model) => model.chat).map((model) => model.id);
 
 function group(label, models) {
   if (!models.length) return [];
