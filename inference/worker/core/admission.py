@@ -71,7 +71,7 @@ class Admission:
 
     def _job(self, running: Running) -> PrefillJob:
         job = PrefillJob(self._model, [running], self._facts.batching, self._prefixes)
-        if self._prefixes is not None and self._prefixes.enabled:
+        if self._prefixes is not None and self._prefixes.enabled and running.scores is None:
             job.expected = self._prefixes.match(running.prompt)
             self._line_up(job, self._prefixes)
         return job

@@ -22,6 +22,7 @@ from inference.worker.core.placement import Placement
 from inference.worker.core.prefill import ChunkSizer, PrefillJob
 from inference.worker.core.prefix_cache import PrefixCache
 from inference.worker.core.rows import Row, Running
+from inference.worker.core.scoring import Scoring
 from inference.worker.core.types import (
     ConstraintError,
     CoreEvent,
@@ -72,6 +73,7 @@ class Core:
         self.prefixes = None if prefix_cache_bytes is None else PrefixCache.of(model, prefix_cache_bytes)
         self._queue = Admission(model, self.facts, slots, self.prefixes)
         self._life = Lifecycle(self._queue)
+        self._scoring = Scoring(self._life)
         self._sizer = ChunkSizer(prefill_budget_ms / 1000, prefill_chunk)
         self._placement = Placement(self.facts, kv.weights_of(model) if weight_bytes is None else weight_bytes)
         self._batches: list[DecodeBatch] = []
@@ -238,6 +240,7 @@ class Core:
         """Move prefilled rows into the batches that decode."""
         for job in self._queue.take_finished():
             self._life.changed = True
+            self._scoring.prefilled(job.running)
             try:
                 self._place(job.batches())
             except Exception as error:
@@ -329,14 +332,13 @@ class Core:
         except Exception as error:
             self._life.fail_rows(drawn.rows, error)
             return
+        sound = self._scoring.deliver(drawn.rows) and sound
         if not sound:
             if self.prefixes is not None:
                 self.prefixes.clear()
             for at in drawn.unsound():
                 if drawn.rows[at].alive:
-                    self._life.fail(
-                        drawn.rows[at].owner, "internal_error", "the model computed logits that are not numbers"
-                    )
+                    self._life.fail(drawn.rows[at].owner, "internal_error", _NOT_NUMBERS)
         if self.prefixes is not None:
             drawn.remember(tokens)
         event = drawn.event(tokens, logprobs, self._life.generation)

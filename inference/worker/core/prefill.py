@@ -19,6 +19,7 @@ from inference.worker.core import caches as kv
 from inference.worker.core.decode import DecodeBatch
 from inference.worker.core.prefix_cache import PrefixCache
 from inference.worker.core.rows import Running
+from inference.worker.core.scoring import BLOCK
 
 _SMALLEST_CHUNK = 32
 _LARGEST_CHUNK = 2048
@@ -98,10 +99,10 @@ class ChunkSizer:
 class PrefillJob:
     """One prompt that goes through in chunks, or several that fit into one chunk together.
 
-    ``alone``: it must not be put together with others, because that failed before. ``cached`` tokens were found in the
-    prefix cache; ``expected`` is how many should be, before it is begun. At the ``places`` a chunk ends and what is
-    there is kept for others. ``behind`` is a job, and how far it must have come, that computes the beginning of this
-    one too.
+    ``alone``: it must not be put together with others, because that failed before or because it is scored. ``cached``
+    tokens were found in the prefix cache; ``expected`` is how many should be, before it is begun. At the ``places`` a
+    chunk ends and what is there is kept for others. ``behind`` is a job, and how far it must have come, that computes
+    the beginning of this one too.
     """
 
     def __init__(self, model: Any, running: Sequence[Running], batching: bool, prefixes: PrefixCache | None) -> None:
@@ -114,7 +115,7 @@ class PrefillJob:
         self.cached = 0
         self.expected = 0
         self.begun = False
-        self.alone = False
+        self.alone = any(one.scores is not None for one in running)
         self.places: set[int] = set()
         self.behind: tuple[PrefillJob, int] | None = None
         self.caches: kv.Caches = []
@@ -138,10 +139,13 @@ class PrefillJob:
             return self._advance_together()
         if not self.begun:
             self._begin()
+        scores = self.running[0].scores
         ahead = min((place for place in self.places if place > self.done), default=self.total)
-        count = min(tokens, ahead - self.done)
+        count = min(tokens if scores is None else min(tokens, BLOCK), ahead - self.done)
         if count:
-            self._model(mx.array(self.prompt[self.done : self.done + count])[None], cache=self.caches)
+            logits = self._model(mx.array(self.prompt[self.done : self.done + count])[None], cache=self.caches)
+            if scores is not None:
+                scores.queue(logits)
             self.done += count
             mx.async_eval(kv.arrays_of(self.caches))
         if self.done in self.places:
@@ -157,11 +161,12 @@ class PrefillJob:
         return sum(map(len, prompts))
 
     def _begin(self) -> None:
-        """Take the beginning of the prompt from the prefix cache."""
+        """Take the beginning of the prompt from the prefix cache; one that is scored is computed whole."""
         self.begun = True
         caches = None
         if self._prefixes is not None:
-            caches, self.cached = self._prefixes.take(self.running[0].prompt)
+            if self.running[0].scores is None:
+                caches, self.cached = self._prefixes.take(self.running[0].prompt)
             self.places.update(self._prefixes.places(self.running[0].prompt, self.cached))
         self.caches = kv.new_caches(self._model) if caches is None else caches
         self.done = self.cached

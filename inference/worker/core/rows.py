@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.worker.core.rng import row_seed
+from inference.worker.core.scoring import PromptScores
 from inference.worker.core.types import Constraint, CoreRequest, RowRef
 
 
@@ -31,7 +32,8 @@ class Row:
 class Running:
     """One request from its submission to its last event. ``open_rows`` counts the choices without a last event.
 
-    ``failed``: what the device computed for it must not be used again.
+    ``failed``: what the device computed for it must not be used again. ``scores`` are there while the log probabilities
+    of the prompt are asked for and not delivered.
     """
 
     request: CoreRequest
@@ -39,6 +41,7 @@ class Running:
     rows: list[Row] = field(default_factory=list)
     open_rows: int = 0
     failed: bool = False
+    scores: PromptScores | None = None
 
     @classmethod
     def of(cls, request: CoreRequest, prompt: NDArray[np.int32]) -> Running:
@@ -49,4 +52,6 @@ class Running:
             seed = row_seed(request.sampling.seed, choice)
             running.rows.append(Row(RowRef(request.key, choice), running, seed, constraint))
         running.open_rows = request.n
+        if request.prompt_logprobs is not None:
+            running.scores = PromptScores(prompt, request.prompt_logprobs)
         return running

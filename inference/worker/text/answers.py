@@ -73,7 +73,14 @@ class Answer:
 
 
 def _is_small(events: list[CoreEvent]) -> bool:
-    return sum(len(event.rows) if isinstance(event, Tokens) else 1 for event in events) <= _SMALL_STEP
+    return sum(map(_weight, events)) <= _SMALL_STEP
+
+
+def _weight(event: CoreEvent) -> int:
+    """How many tokens' text or numbers there are to make of it, at least 1."""
+    if isinstance(event, Tokens):
+        return len(event.rows)
+    return len(event.token_ids) if isinstance(event, PromptLogprobs) else 1
 
 
 class Answers:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from inference import ipc
-from inference.errors import ContextLengthExceeded, InvalidRequest, Unsupported
+from inference.errors import ContextLengthExceeded, InvalidRequest
 from inference.worker.constraints.guide import Compiler
 from inference.worker.constraints.holding import Habits, Held, hold
 from inference.worker.core import validate
@@ -229,8 +229,6 @@ def _check(body: ipc.GenerateRequest) -> None:
         raise InvalidRequest("a stop string must not be empty", param="stop")
     if (body.tool_choice == "required" or body.tool_names) and not body.tools:
         raise InvalidRequest("tool_choice needs tools", param="tool_choice")
-    if body.echo and body.sampling.top_logprobs is not None:
-        raise Unsupported("logprobs of an echoed prompt are not available", param="echo")
 
 
 def _check_core(request: CoreRequest, vocabulary: int) -> None:

@@ -19,6 +19,7 @@ from inference.worker.core.types import (
     CoreEvent,
     CoreRequest,
     PrefillProgress,
+    PromptLogprobs,
     RequestFailed,
     Started,
     TokenLogprobs,
@@ -194,10 +195,11 @@ class Answer:
 
 @dataclass
 class Outcome:
-    """What a run gave: answers by (key, choice), failures by key, all events in order."""
+    """What a run gave: answers by (key, choice), failures and prompts' scores by key, all events in order."""
 
     answers: dict[tuple[str, int], Answer] = field(default_factory=dict)
     failures: dict[str, RequestFailed] = field(default_factory=dict)
+    scored: dict[str, PromptLogprobs] = field(default_factory=dict)
     events: list[CoreEvent] = field(default_factory=list)
 
     def add(self, events: Iterable[CoreEvent]) -> None:
@@ -212,6 +214,11 @@ class Outcome:
             elif isinstance(event, RequestFailed):
                 assert event.key not in self.failures, "a request failed twice"
                 self.failures[event.key] = event
+            elif isinstance(event, PromptLogprobs):
+                assert event.key not in self.scored, "a prompt was scored twice"
+                mine = [answer for (key, _), answer in self.answers.items() if key == event.key]
+                assert not any(answer.tokens for answer in mine), "a token came before the prompt's scores"
+                self.scored[event.key] = event
             else:
                 assert isinstance(event, Started | PrefillProgress)
 
@@ -267,6 +274,6 @@ def same(found: Answer, wanted: Answer) -> None:
 
 def request(key: str, length: int = 9, max_tokens: int = 12, **parameters: Any) -> CoreRequest:
     """A request with a prompt made from its key; ``parameters`` are those of ``Sampling`` or ``CoreRequest``."""
-    own = {name: parameters.pop(name) for name in ("n", "constraints", "eos") if name in parameters}
+    own = {name: parameters.pop(name) for name in ("n", "constraints", "eos", "prompt_logprobs") if name in parameters}
     seed = sum(key.encode())
     return CoreRequest(key, prompt(length, seed), max_tokens, sampling=Sampling(**parameters), **own)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,9 +15,11 @@ from inference.worker.core.types import (
     ChoiceFinished,
     CoreEvent,
     PrefillProgress,
+    PromptLogprobs,
     RequestFailed,
     RowRef,
     Started,
+    TokenLogprobs,
     Tokens,
 )
 from inference.worker.text.answers import Answer, Answers
@@ -165,6 +169,38 @@ def test_an_echo_comes_before_the_answer(rig: Rig) -> None:
     rig.answers.open("r", Answer(plan("r"), 1, n=2, echo="Once"))
     frame = rig.step(Started("r"))
     assert frame[1:] == [ipc.Delta("r", content="Once"), ipc.Delta("r", choice=1, content="Once")]
+
+
+def scores(key: str, tokens: int) -> PromptLogprobs:
+    """One alternative each, the token itself."""
+    entries: list[TokenLogprobs | None] = [TokenLogprobs(-float(at), [4 + at], [-float(at)]) for at in range(1, tokens)]
+    return PromptLogprobs(key, list(range(4, 4 + tokens)), [None, *entries])
+
+
+def test_an_echo_comes_after_the_prompts_logprobs(rig: Rig) -> None:
+    rig.answers.open("r", Answer(plan("r"), 3, n=2, echo="Once", logprobs_first=True))
+    assert rig.step(Started("r")) == [ipc.Started("r")]
+    scored, *echoed = rig.step(scores("r", 3))
+    assert isinstance(scored, ipc.PromptLogprobs)
+    assert [token.token_id for token in scored.tokens] == [4, 5, 6]
+    assert math.isnan(scored.tokens[0].logprob)
+    assert scored.tokens[0].top == []
+    assert scored.tokens[1].logprob == scored.tokens[1].top[0].logprob == -1.0
+    assert scored.tokens[1].text == scored.tokens[1].top[0].text == table().raw_of(5).decode()
+    assert echoed == [ipc.Delta("r", content="Once"), ipc.Delta("r", choice=1, content="Once")]
+
+
+def test_the_texts_of_a_long_prompts_logprobs_are_not_made_where_they_are_put() -> None:
+    """Thousands of tokens' texts would hold up the step that brings them."""
+    threads: list[str] = []
+    answers = Answers(lambda events: threads.append(threading.current_thread().name), lambda key, choice: None)
+    answers.open("r", Answer(plan("r"), 9, n=1, logprobs_first=True))
+    answers.put([scores("r", 2)])
+    assert threads == [threading.current_thread().name]
+    answers.start()
+    answers.put([scores("r", 9)])
+    answers.close()
+    assert threads[1] == "text"
 
 
 def test_events_of_unknown_requests_are_dropped(rig: Rig) -> None:

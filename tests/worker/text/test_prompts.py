@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from inference.errors import ContextLengthExceeded, InvalidRequest, LmxError, Unsupported
+from inference.errors import ContextLengthExceeded, InvalidRequest, LmxError
 from inference.ipc import GenerateRequest, OutputFormat, Sampling
 from inference.worker.constraints.gate import ReasoningGate
 from inference.worker.constraints.guide import Guide
@@ -75,9 +75,15 @@ def test_what_is_wrong_is_refused_by_name(body: GenerateRequest, param: str) -> 
     assert refused.value.param == param
 
 
-def test_what_is_not_built_is_said_to_be_unsupported() -> None:
-    with pytest.raises(Unsupported):
-        model().ready("r", GenerateRequest(prompt="a", echo=True, sampling=Sampling(top_logprobs=1)))
+def test_an_echo_may_have_logprobs() -> None:
+    wanted = GenerateRequest(prompt="a", echo=True, prompt_logprobs=2, sampling=Sampling(top_logprobs=2))
+    assert model().ready("r", wanted).core.prompt_logprobs == 2
+
+
+def test_more_alternatives_than_any_model_needs_are_refused() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        model().ready("r", GenerateRequest(prompt="a", echo=True, prompt_logprobs=1025))
+    assert refused.value.param == "prompt_logprobs"
 
 
 def test_a_prompt_over_the_context_is_refused_with_both_numbers() -> None:
