@@ -272,6 +272,9 @@ def _completion() -> Iterator[Case]:
         yield Case(COMPLETION, "prompt", prompt, "honoured")
     yield from accepted(COMPLETION, {"prompt": ["Once"], "best_of": 1})
     yield from honoured(COMPLETION, {"logprobs": 3, "max_tokens": 0}, echo=True)
+    yield Case(COMPLETION, "echo", True, "honoured", note="with logprobs: the prompt's too", beside={"logprobs": 1})
+    scored = {"echo": True, "logprobs": 1}
+    yield Case(COMPLETION, "max_tokens", 0, "honoured", note="with echo and logprobs", beside=scored)
     yield from refused(COMPLETION, {"max_tokens": 0}, note="without echo")
     yield from refused(COMPLETION, {"prompt": [], "logprobs": 21})
     yield from refused(COMPLETION, {"best_of": 2}, note="streamed", stream=True)

@@ -10,9 +10,9 @@ import orjson
 from inference.errors import LmxError
 from inference.ipc import Delta, Finished, Usage
 from inference.protocols.answer import Answer, Choice
+from inference.protocols.openai.completion_logprobs import CompletionLogprobs
 from inference.protocols.openai.words import (
     DONE,
-    completion_logprobs,
     error_frames,
     fingerprint,
     usage_object,
@@ -48,7 +48,7 @@ class CompletionWording:
         self._path = path
         self._created = int(time.time())
         self._head = b""
-        self._offsets = [0] * n
+        self._scores = [CompletionLogprobs() for _ in range(n)]
         self._continuous = continuous
         self._prompt_tokens = self._completion_tokens = 0
         self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
@@ -66,7 +66,7 @@ class CompletionWording:
         if self._continuous:
             self._count(len(event.token_ids))
         if event.logprobs:
-            logprobs = self._chunk_logprobs(event, text)
+            logprobs = _dumps(self._scores[event.choice].object(event.logprobs, text))
             return self._text(event.choice, text) + b',"logprobs":' + logprobs + b',"finish_reason":null}]' + self._end
         return self._text(event.choice, text) + self._tail if text else b""
 
@@ -99,10 +99,6 @@ class CompletionWording:
     def _text(self, choice: int, text: str) -> bytes:
         return self._head + b'%d,"text":' % choice + _dumps(text)
 
-    def _chunk_logprobs(self, event: Delta, text: str) -> bytes:
-        logprobs, self._offsets[event.choice] = completion_logprobs(event.logprobs, self._offsets[event.choice], text)
-        return _dumps(logprobs)
-
     def _count(self, tokens: int) -> None:
         if self._continuous:
             self._completion_tokens += tokens
@@ -115,7 +111,7 @@ class CompletionWording:
         return {
             "index": index,
             "text": text,
-            "logprobs": completion_logprobs(choice.logprobs, 0, text)[0] if self._logprobs else None,
+            "logprobs": CompletionLogprobs().object(choice.logprobs, text) if self._logprobs else None,
             "finish_reason": _reason(choice.reason),
         }
 

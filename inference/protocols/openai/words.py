@@ -74,23 +74,3 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
         "bytes": list(token.raw),
         "top_logprobs": top,
     }
-
-
-def completion_logprobs(tokens: list[TokenLogprob], offset: int, text: str) -> tuple[dict[str, Any], int]:
-    """``logprobs`` of a text completion, and where the next token begins.
-
-    ``offset`` is where the first token begins in the answer's text, of which ``text`` is the part that came with it.
-    A prompt's first token has no logprob: null. If it only marks the beginning, it is no part of the text.
-    """
-    found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-    for token in tokens:
-        first = math.isnan(token.logprob)
-        tops = {other.text: finite(other.logprob) for other in token.top}
-        tops.setdefault(token.text, finite(token.logprob))
-        found["tokens"].append(token.text)
-        found["token_logprobs"].append(None if first else finite(token.logprob))
-        found["top_logprobs"].append(None if first else tops)
-        found["text_offset"].append(offset)
-        if not first or text.startswith(token.text):
-            offset += len(token.text)
-    return found, offset

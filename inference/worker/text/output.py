@@ -4,8 +4,9 @@ A tool call counts wherever it begins, also within the reasoning, and no marker 
 strings are looked for in the content only: not in the reasoning, which OpenAI does not show, and not inside a tool
 call. ``completion_tokens`` counts every token decoded up to the one that ended the answer, that one included, whether
 it is an end-of-answer token or the token that completed a stop string; this is vLLM's habit. The list of logprobs
-leaves out end-of-answer tokens and tokens that lie within a stop string, a tool call or the reasoning, so that its
-texts make the content. ``reasoning_tokens`` counts the tokens that are reasoning at least in part, its markers too.
+leaves out end-of-answer tokens (but see ``OutputPlan.scored``) and tokens that lie within a stop string, a tool call or
+the reasoning, so that its texts make the content. ``reasoning_tokens`` counts the tokens that are reasoning at least in
+part, its markers too.
 
 The first fragment of a call has its id and name and comes as soon as these are certain, the others pieces of the
 arguments. Text that stop strings hold back comes out before a call. With ``parallel_calls`` false the answer is over
@@ -41,6 +42,9 @@ class OutputPlan:
     as objects ``{"name": ..., "arguments": {...}}``, one a line, without markers. ``named`` is a forced call of one
     named function, which ends with the reason ``stop``, as OpenAI has it. ``either`` says that a grammar makes the
     content calls or something else, but not both: what looks like a marker within a described text is text.
+
+    ``scored``: the prompt is given with its log probabilities. Whoever scores prompts takes the last entry of the list
+    for the one token that was made, so an end-of-answer token has its entry too.
     """
 
     request: str
@@ -58,6 +62,7 @@ class OutputPlan:
     forced: Forced = ""
     named: bool = False
     either: bool = False
+    scored: bool = False
 
 
 class ChoiceOutput:
@@ -114,9 +119,10 @@ class ChoiceOutput:
         delta = self._open_delta()
         delta.token_ids.append(token)
         self.completion_tokens += 1
-        if token in self._plan.eos:
+        ends = token in self._plan.eos
+        if ends and not self._plan.scored:
             return
-        text = self._detokenizer.add(token)
+        text = "" if ends else self._detokenizer.add(token)
         if logprobs is not None:
             entry = wire_logprob(self._plan.table, token, logprobs)
             if self._entries is None:

@@ -145,7 +145,8 @@ class TextModel:
         eos = frozenset() if body.ignore_eos else self.eos
         stops = StopStrings(body.stop)
         if not prompt.chat:
-            return OutputPlan(request, self.table, eos=eos, stops=stops, continues=True)
+            scored = body.prompt_logprobs is not None
+            return OutputPlan(request, self.table, eos=eos, stops=stops, continues=True, scored=scored)
         tools = _tools(body)
         parser = self.dialect.tool_parser
         markers = self.dialect.markers(tools=bool(tools))

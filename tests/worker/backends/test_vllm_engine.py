@@ -98,6 +98,8 @@ def test_what_it_says_it_can(whole: Served) -> None:
         ("n", {"n": 2}),
         ("response_format", {"output_format": OutputFormat("json_object")}),
         ("logprobs", {"sampling": {"top_logprobs": 0}}),
+        ("logprobs", {"sampling": {"top_logprobs": 0}, "prompt_logprobs": 0, "echo": True}),
+        ("prompt_logprobs", {"prompt_logprobs": 0, "echo": True}),
         ("seed", {"sampling": {"seed": 0}}),
         ("logit_bias", {"sampling": {"logit_bias": {1: 1.0}}}),
         ("presence_penalty", {"sampling": {"presence_penalty": 0.5}}),

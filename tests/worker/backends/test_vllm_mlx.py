@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,36 @@ def test_an_echo_is_the_prompt_and_then_the_answer(served: Served) -> None:
     body = GenerateRequest(prompt="Once upon", max_tokens=4, echo=True, sampling=Sampling(temperature=0.0))
     plain = served.run(replace_echo(body))
     assert served.run(body).content == "Once upon" + plain.content
+
+
+@pytest.mark.parametrize("prompt", ["Once upon", [9, 200, 30, 5]], ids=["text", "tokens"])
+def test_an_echo_with_the_prompts_own_logprobs(served: Served, prompt: str | list[int]) -> None:
+    sampling = Sampling(temperature=0.0, top_logprobs=2)
+    body = GenerateRequest(prompt=prompt, max_tokens=3, n=2, echo=True, prompt_logprobs=2, sampling=sampling)
+    result = served.run(body)
+    kinds = [type(event) for event in result.events]
+    assert kinds.count(ipc.PromptLogprobs) == 1
+    assert kinds.index(ipc.PromptLogprobs) < kinds.index(ipc.Delta)
+    [scored] = [event for event in result.events if isinstance(event, ipc.PromptLogprobs)]
+    tokens = served.backend.prompt_tokens(body)
+    assert [token.token_id for token in scored.tokens] == tokens
+    assert math.isnan(scored.tokens[0].logprob)
+    for token in scored.tokens[1:]:
+        assert token.logprob < 0
+        assert len(token.top) == 2
+        assert token.text == served.backend.detokenize([token.token_id])
+    plain = served.run(replace_echo(body))
+    for said in result.choices:
+        assert said.content == served.backend.detokenize(tokens) + plain.content
+        assert [token.token_id for token in said.logprobs] == plain.choices[0].tokens
+    # What is a prompt in the one is an answer in the other: the numbers are the same.
+    longer = [*tokens, *plain.choices[0].tokens]
+    whole = served.run(GenerateRequest(prompt=longer, max_tokens=1, echo=True, prompt_logprobs=2, sampling=sampling))
+    [other] = [event for event in whole.events if isinstance(event, ipc.PromptLogprobs)]
+    for one, same in zip([*scored.tokens[1:], *result.choices[0].logprobs], other.tokens[1:], strict=True):
+        assert one.token_id == same.token_id
+        assert one.logprob == pytest.approx(same.logprob, abs=1e-4)
+        assert [top.token_id for top in one.top] == [top.token_id for top in same.top]
 
 
 def replace_echo(body: GenerateRequest) -> GenerateRequest:

@@ -155,6 +155,18 @@ def test_logprobs_have_the_bytes_of_the_content(text: str) -> None:
     assert entries[0].top[1].logprob == -2.0
 
 
+@pytest.mark.parametrize("before", ["", "a", "\u4f60"])
+def test_the_end_of_a_scored_prompts_answer_has_its_logprob(before: str) -> None:
+    tokens = [*encode(before), EOS_TOKEN_ID]
+    output = ChoiceOutput(plan(scored=True), 0)
+    deltas = talk(output, tokens, logprobs=True)
+    assert output.finish("stop") == "stop"
+    deltas += [last] if (last := output.take()) is not None else []
+    assert "".join(delta.content for delta in deltas) == before
+    assert [entry.token_id for delta in deltas for entry in delta.logprobs] == tokens
+    assert output.completion_tokens == len(tokens)
+
+
 def test_logprobs_leave_out_what_a_stop_string_took() -> None:
     output = ChoiceOutput(plan(stops=StopStrings(["xyz"])), 0)
     deltas = talk(output, [*encode("ab"), *encode("x"), *encode("y"), *encode("z")], logprobs=True)
