@@ -32,7 +32,7 @@ _PART = 128
 
 
 class _Scored(NamedTuple):
-    """Of one chunk, on the device: (T,) log probabilities, (T,) bool, and (T, N) unsorted alternatives or None."""
+    """Of one chunk, on the device: (T,) log probabilities, (T, 1) bool, and (T, N) unsorted alternatives or None."""
 
     logprobs: mx.array
     sound: mx.array
@@ -55,7 +55,7 @@ class PromptScores:
         """Take the logits (1, T, V) that the next chunk of the prompt gave, T at most ``BLOCK``; does not wait for
         them, nor for those of the chunk before.
         """
-        own = logits[0].astype(mx.float32)
+        own = logits.squeeze(0).astype(mx.float32)
         begin = self._queued + 1
         self._queued += own.shape[0]
         scored = _scored(own, mx.array(self._prompt[begin : begin + own.shape[0]]), self._top)

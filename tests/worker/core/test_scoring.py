@@ -103,7 +103,9 @@ def test_a_prompt_longer_than_a_block_and_a_wide_vocabulary() -> None:
     asked = CoreRequest("r", request("r", length=2 * scoring.BLOCK + 30).prompt, 1, prompt_logprobs=20)
     outcome = alone(core, asked)
     done = [event.done for event in outcome.events if isinstance(event, PrefillProgress)]
-    assert done == [256, 512, 542]
+    assert done[0] == scoring.BLOCK  # where others would take more at first
+    assert max(np.diff(done)) <= scoring.BLOCK
+    assert done[-1] == 2 * scoring.BLOCK + 30
     check(outcome, asked, reference(model, asked.prompt))
 
 
