@@ -27,7 +27,7 @@ from inference.worker.text.split import Part
 from inference.worker.text.stops import StopStrings
 from inference.worker.text.tools import SYNTAXES
 from tests.material import EOS_TOKEN_ID
-from tests.worker.text.nano import plan, tokenizer
+from tests.worker.text.nano import plan, table, tokenizer
 
 
 class Rig:
