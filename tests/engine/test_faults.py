@@ -71,7 +71,7 @@ async def test_worker_that_ends_itself_says_how(world: World, how: str, cause: s
 
 async def test_frozen_worker_misses_its_heartbeats(world: World) -> None:
     gate = world.gate()
-    await world.begin(heartbeat_s=0.05, heartbeat_misses=6)
+    await world.begin(heartbeat_s=0.2, heartbeat_misses=15)
     generation = await world.ask("a", hold_after=1, gate=gate.path)
     await until(lambda: generation.record.completion_tokens == 1)
     os.kill(world.pid("a"), signal.SIGSTOP)
