@@ -46,10 +46,13 @@ class ContextLengthExceeded(InvalidRequest):
 
     @classmethod
     def of(cls, prompt_tokens: int, context: int, param: str) -> Self:
-        """A prompt that leaves no token of the context for its answer; ``param`` is ``messages`` or ``prompt``."""
+        """A prompt that leaves no token of the context for its answer; ``param`` is ``messages`` or ``prompt``.
+
+        Clients know it by its wording, before they look at the code: LiteLLM by the beginning, LangChain by the end.
+        """
         return cls(
             f"This model's maximum context length is {context} tokens. "
-            f"However, your {param} resulted in {prompt_tokens} tokens.",
+            f"However, your {param} resulted in {prompt_tokens} tokens: the prompt is too long.",
             param=param,
             details={"context": context, "prompt_tokens": prompt_tokens},
         )

@@ -92,7 +92,8 @@ def test_a_prompt_over_the_context_is_refused_with_both_numbers() -> None:
     with pytest.raises(ContextLengthExceeded) as refused:
         model().ready("r", GenerateRequest(messages=long))
     assert refused.value.message == (
-        f"This model's maximum context length is 64 tokens. However, your messages resulted in {count} tokens."
+        f"This model's maximum context length is 64 tokens. However, your messages resulted in {count} tokens: "
+        "the prompt is too long."
     )
     assert refused.value.param == "messages"
 
