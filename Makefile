@@ -17,7 +17,7 @@ serve:
 	@exec $(PY) -m lmx_site.cli serve $(SERVE_OPTIONS)
 
 test:
-	@$(ENVIRONMENT) base test chromium
+	@$(ENVIRONMENT) base test chromium clients node
 	@$(PY) -X dev -W error -m pytest $(ARGS)
 
 lint:

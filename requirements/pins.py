@@ -40,6 +40,7 @@ def simplified(line: str) -> str:
         marker = marker.replace(full, f"<{platform}>")
     marker = re.sub(r"\(?\(?<darwin>\)? or \(?<linux>\)?\)?", "", marker)
     marker = re.sub(r"^implementation_name != 'PyPy'( and )?|\(|\)", "", marker).strip()
+    marker = re.sub(r" and$", "", marker)
     marker = re.sub(r"<(\w+)>", r"sys_platform == '\1'", marker)
     return f"{pin} ; {marker}" if marker else pin
 
@@ -91,10 +92,10 @@ def main() -> int:
     parser.add_argument("command", choices=["write", "check"])
     command = parser.parse_args().command
     if command == "write":
-        for name in ("base", "lint", "test"):
+        for name in ("base", "clients", "lint", "test"):
             write(name)
         return 0
-    names = ["base", "engine", "lint", "test"]
+    names = ["base", "clients", "engine", "lint", "test"]
     results = [check(names, platform, python) for platform in ENVIRONMENTS for python in PYTHONS]
     return 0 if all(results) else 1
 

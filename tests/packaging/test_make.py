@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = ["bash", "cat", "chmod", "cksum", "cp", "dirname", "grep", "id", "make", "mkdir", "rm", "sh", "tail"]
+TOOLS = ["bash", "cat", "chmod", "cksum", "cp", "dirname", "grep", "head", "id", "make", "mkdir", "rm", "sh", "tail"]
 SERVE = "-m lmx_site.cli serve"
 
 
@@ -156,3 +156,77 @@ def test_missing_chromium_is_said(checkout: Checkout) -> None:
         command, cwd=checkout.folder, env={"PATH": str(checkout.path)}, capture_output=True, text=True, check=True
     )
     assert "browser tests will be skipped" in result.stdout
+
+
+FAKE_NPM = """#!/bin/sh
+echo "npm $*" >>"$CALLS"
+if [ -n "$FAIL_NPM" ]; then
+  echo "npm error code ENOTFOUND"
+  exit 1
+fi
+"""
+FAKE_NODE = """#!/bin/sh
+if [ "$1" = --version ]; then echo v20.0.0; else exit "${OLD_NODE:-0}"; fi
+"""
+
+
+@pytest.fixture
+def with_node(checkout: Checkout) -> Checkout:
+    for name, text in (("npm", FAKE_NPM), ("node", FAKE_NODE)):
+        (checkout.path / name).write_text(text, encoding="utf-8")
+        (checkout.path / name).chmod(0o755)
+    return checkout
+
+
+def test_the_tests_get_their_clients_once(with_node: Checkout) -> None:
+    result = with_node.make("test", "ARGS=-k nothing")
+    assert result.returncode == 0, result.stderr
+    [clients] = with_node.calls("requirements/clients.txt")
+    assert "pip install" in clients
+    assert with_node.calls("-m venv") == ["-m venv --clear .venv", "-m venv --clear .venvs/clients"]
+    [npm] = with_node.calls("npm install")
+    assert {"--no-package-lock", "--ignore-scripts"} <= set(npm.split())
+    assert with_node.calls("-m pytest") == ["-X dev -W error -m pytest -k nothing"]
+    installed = with_node.folder / ".venvs" / "node" / "package.json"
+    assert installed.read_text("utf-8") == (with_node.folder / "requirements" / "package.json").read_text("utf-8")
+
+    again = with_node.make("test")
+    assert "Installing" not in again.stdout
+    assert with_node.calls("-m pip") == with_node.calls("npm install") == []
+
+
+def test_the_clients_get_the_python_of_the_environment(with_node: Checkout) -> None:
+    with_node.make("serve")
+    del with_node.env["PYTHON"]
+    result = with_node.make("test")
+    assert result.returncode == 0, result.stderr
+    assert with_node.calls("-m venv") == ["-m venv --clear .venvs/clients"]
+
+
+def test_other_npm_packages_are_installed(with_node: Checkout) -> None:
+    with_node.make("test")
+    with (with_node.folder / "requirements" / "package.json").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    with_node.make("test")
+    assert with_node.calls("npm install")
+    assert with_node.calls("-m pip") == []
+
+
+def test_npm_fails(with_node: Checkout) -> None:
+    result = with_node.make("test", FAIL_NPM="1")
+    assert result.returncode != 0
+    assert "npm error code ENOTFOUND" in result.stderr
+    assert ".venvs/node/install.log" in result.stderr
+    assert with_node.calls("-m pytest") == []
+    assert with_node.make("test").returncode == 0
+    assert with_node.calls("npm install")
+
+
+@pytest.mark.parametrize("missing", ["node", "npm", "OLD_NODE"])
+def test_missing_node_is_said_and_costs_only_its_tests(with_node: Checkout, missing: str) -> None:
+    (with_node.path / missing).unlink(missing_ok=True)
+    result = with_node.make("test", **({missing: "1"} if missing == "OLD_NODE" else {}))
+    assert result.returncode == 0, result.stderr
+    assert "No Node.js 20 or newer with npm here: the tests of npm clients will be skipped" in result.stdout
+    assert with_node.calls("npm install") == []
+    assert with_node.calls("-m pytest")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-SETS = ["base", "engine", "lint", "test"]
+SETS = ["base", "clients", "engine", "lint", "test"]
 UNWANTED = {"torch", "torchvision", "torchaudio", "gradio", "opencv-python", "opencv-python-headless", "triton"}
 
 
@@ -62,7 +64,7 @@ def test_the_engine_is_no_dependency(root: Path) -> None:
     assert not set(engine) & {canonicalize_name(pin.name) for pin in requirements(root / "requirements" / "base.txt")}
 
 
-@pytest.mark.parametrize("name", ["base", "lint", "test"])
+@pytest.mark.parametrize("name", ["base", "clients", "lint", "test"])
 def test_resolved_from_its_list(root: Path, name: str) -> None:
     folder = root / "requirements"
     resolved = {canonicalize_name(pin.name): str(pin.specifier) for pin in requirements(folder / f"{name}.txt")}
@@ -70,9 +72,10 @@ def test_resolved_from_its_list(root: Path, name: str) -> None:
         assert resolved[canonicalize_name(wanted.name)] == str(wanted.specifier)
 
 
-def test_sets_agree_where_they_overlap(root: Path) -> None:
+@pytest.mark.parametrize("together", [["base", "engine", "lint", "test"], ["base", "clients"]])
+def test_sets_agree_where_they_overlap(root: Path, together: list[str]) -> None:
     seen: dict[str, str] = {}
-    for name in SETS:
+    for name in together:
         for pin in requirements(root / "requirements" / f"{name}.txt"):
             assert seen.setdefault(canonicalize_name(pin.name), str(pin.specifier)) == str(pin.specifier), pin
 
@@ -91,3 +94,23 @@ def test_markers_are_reduced_to_the_platform(tool: ModuleType) -> None:
     assert tool.simplified(f"a==1 ; {linux}") == "a==1 ; sys_platform == 'linux'"
     assert tool.simplified(f"a==1 ; implementation_name != 'PyPy' and (({darwin}) or ({linux}))") == "a==1"
     assert tool.simplified("a==1") == "a==1"
+    older = "python_full_version < '3.15'"
+    assert tool.simplified(f"a==1 ; {older} and (({darwin}) or ({linux}))") == f"a==1 ; {older}"
+
+
+def test_npm_packages_are_exact_versions_from_the_registry(root: Path) -> None:
+    project = json.loads((root / "requirements" / "package.json").read_text(encoding="utf-8"))
+    assert {"openai", "@anthropic-ai/sdk"} <= set(project["dependencies"])
+    assert not [wanted for wanted in project["dependencies"].values() if not re.fullmatch(r"\d+\.\d+\.\d+", wanted)]
+    assert not list(root.glob("requirements/*lock*"))
+
+
+def test_npm_packages_are_all_that_is_installed(root: Path) -> None:
+    """Each that one of them brings is listed too, so that its version is not the registry's choice."""
+    listed = root / ".venvs" / "node" / "node_modules" / ".package-lock.json"
+    if not listed.exists():
+        pytest.skip("the npm clients (.venvs/node) are missing: `make test` installs them")
+    installed = json.loads(listed.read_text(encoding="utf-8"))["packages"]
+    project = json.loads((root / "requirements" / "package.json").read_text(encoding="utf-8"))
+    found = {name.removeprefix("node_modules/"): told["version"] for name, told in installed.items()}
+    assert found == project["dependencies"]
