@@ -143,7 +143,10 @@ class ChoiceOutput:
         return delta
 
     def finish(self, reason: ipc.FinishReason) -> ipc.FinishReason:
-        """Let out what was held back; ``take`` once more after it. Returns the reason as clients know it."""
+        """Let out what was held back; ``take`` once more after it. Returns the reason as clients know it.
+
+        An answer that somebody ended is ``cancelled``, whatever is found in what was held back.
+        """
         if not self.over:
             self._text(self._detokenizer.finish())
             if self._gate is not None:
@@ -153,6 +156,8 @@ class ChoiceOutput:
             self._content_gained(self._stop.flush())
         self._release_logprobs(sys.maxsize if not self.over else self._splitter.decided)
         self.reasoning_tokens = self._splitter.sections.touched(self._ends)
+        if reason == "cancelled":
+            return reason
         if self.stopped is not None:
             reason = "stop"
         return "tool_calls" if reason == "stop" and self.calls and not self._plan.named else reason

@@ -143,6 +143,13 @@ def test_a_format_may_hold_what_looks_like_a_marker() -> None:
     assert Told(plan(either=True, splitter=once), encode(CALL)).parsed == [("weather", {"city": "Oslo"})]
 
 
+def test_an_answer_that_somebody_ended_is_cancelled_whatever_was_held_back() -> None:
+    half_a_call = encode('<tool_call>{"na')
+    made = plan(forced="native", stops=StopStrings(["na"]))
+    assert Told(made, half_a_call, "length").reason == "stop"
+    assert Told(made, half_a_call, "cancelled").reason == "cancelled"
+
+
 def test_stop_strings_hold_for_text_and_not_for_arguments() -> None:
     stops = StopStrings(["Oslo", "END"])
     told = Told(plan(stops=stops), encode(f"now E{CALL}ND yes END no"))
