@@ -31,7 +31,7 @@ from tests.isolation.seen import Seen
 
 pytestmark = pytest.mark.slow
 
-SLOTS = 5
+SLOTS = 6
 """So few that a mix has to wait, and that a request of 4 choices waits for several."""
 
 

@@ -157,27 +157,27 @@ _tools: st.SearchStrategy[dict[str, Any]] = st.one_of(
         }
     ),
 )
+_bias = st.dictionaries(st.integers(3, VOCABULARY - 1), st.sampled_from([-100.0, -3.0, 2.5, 6.0]), max_size=3)
+# The models of the tests never say that they are done. So they do after some tokens, or at once.
+_ends_by_itself = st.builds(lambda bias: {EOS_TOKEN_ID: bias}, st.sampled_from([22.0, 25.0, 28.0, 100.0]))
 _sampling = st.builds(
     Sampling,
-    temperature=st.sampled_from([0.0, 0.0, 0.6, 1.0, 1.9]),
-    top_p=st.sampled_from([1.0, 1.0, 0.9, 0.3]),
-    top_k=st.sampled_from([0, 0, 1, 9, 100_000]),
-    min_p=st.sampled_from([0.0, 0.0, 0.05, 0.5]),
+    temperature=st.sampled_from([0.0, 0.6, 1.0, 1.9]),
+    top_p=st.sampled_from([1.0, 1.0, 1.0, 0.9, 0.3]),
+    top_k=st.sampled_from([0, 0, 0, 1, 9, 100_000]),
+    min_p=st.sampled_from([0.0, 0.0, 0.0, 0.05, 0.5]),
     seed=st.integers(0, 2**63 - 1) | st.integers(0, 3) | st.integers(0, 2**31) | st.none(),
     presence_penalty=st.sampled_from([0.0, 0.0, 1.1, -1.5]),
     frequency_penalty=st.sampled_from([0.0, 0.0, 0.7, -0.4]),
     repetition_penalty=st.sampled_from([1.0, 1.0, 1.3, 0.8]),
-    logit_bias=st.dictionaries(
-        st.integers(3, VOCABULARY - 1) | st.just(EOS_TOKEN_ID), st.sampled_from([-100.0, -3.0, 2.5, 6.0]), max_size=3
-    )
-    | st.just({EOS_TOKEN_ID: 100.0}),  # the only way in which a model of the tests ends by itself
+    logit_bias=st.just({}) | _bias | _bias | _ends_by_itself,
     top_logprobs=st.sampled_from([None, None, 0, 1, 5, 20]),
 )
 _parameters: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "sampling": _sampling,
         "n": st.sampled_from([1, 1, 1, 1, 2, 4]),
-        "max_tokens": st.integers(1, 40) | st.sampled_from([1, 2, 70, 150]),
+        "max_tokens": st.integers(1, 40) | st.sampled_from([1, 2, 40, 70, 150]),
         "stop": st.lists(st.sampled_from(["e", "th", " a", "on", '"', "}", "abc", "é"]), max_size=2, unique=True),
         "ignore_eos": st.booleans(),
         "output_format": st.just(OutputFormat()) | st.just(OutputFormat()) | st.sampled_from(_FORMATS),
@@ -191,7 +191,10 @@ _chat: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     }
 )
 _plain: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
-    {"echo": st.sampled_from([False, False, True]), "prompt_logprobs": st.sampled_from([None, None, 0, 2])}
+    {
+        "echo": st.sampled_from([False, False, False, False, True]),
+        "prompt_logprobs": st.sampled_from([None, None, 0, 2]),
+    }
 )
 
 
@@ -207,6 +210,10 @@ def _requests(draw: st.DrawFn, prompt: dict[str, Any]) -> GenerateRequest:
     return GenerateRequest(messages=messages, **parameters, **more)
 
 
+# Many begin at once, so that more are there than there are slots, and few when all others are over.
+_EVENTS = st.sampled_from([0, 0, 0, 1, 2, 3, 5, 8, 13, 21])
+
+
 @st.composite
 def mixes(draw: st.DrawFn, most: int = 16) -> list[Ask]:
     """2 to ``most`` requests. Each begins at a moment of one before it; it may be ended at a moment of any."""
@@ -219,13 +226,13 @@ def mixes(draw: st.DrawFn, most: int = 16) -> list[Ask]:
         ends = st.builds(
             Ending,
             st.sampled_from(["leave", "cancel"]),
-            st.builds(Moment, st.just(at) | st.integers(0, count - 1), st.integers(0, 12)),
+            st.builds(Moment, st.just(at) | st.integers(0, count - 1) | st.integers(0, count - 1), _EVENTS),
             st.integers(0, 8),
         )
         mix.append(
             Ask(
                 request,
-                begins=draw(st.builds(Moment, st.integers(0, max(0, at - 1)), st.integers(0, 10 if at else 0))),
+                begins=draw(st.builds(Moment, st.integers(0, at - 1), _EVENTS)) if at else Moment(0, 0),
                 ends=draw(st.none() | ends),
                 priority=draw(st.sampled_from([0, 0, -1, 1])),
                 protocol=draw(st.sampled_from(chats)) if request.messages else "completions",

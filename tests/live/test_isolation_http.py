@@ -75,7 +75,7 @@ class Web:
 def _served(home: Path, **variables: str) -> Iterator[LiveServer]:
     muse_model(home / "models" / MUSE)
     # A stop that waits for an answer that nobody ends would last longer than any test.
-    with real_server(home, LMX_ENGINE__SLOTS="5", LMX_ENGINE__DRAIN_SEC="3600", **variables) as server:
+    with real_server(home, LMX_ENGINE__SLOTS="6", LMX_ENGINE__DRAIN_SEC="3600", **variables) as server:
         load(server, MUSE)
         yield server
         assert "Traceback" not in server.log + server.stderr
