@@ -12,7 +12,7 @@ arguments are read. What then becomes of a block that is no well-formed call:
   the end marker, is text, if it is more than white space; the end marker is dropped. So it is with what stands between
   the end of a well-formed call and its end marker.
 - The answer ends before a call has begun: the block is text, and no parser is asked, which might take half a call for
-  a whole one.
+  a whole one. After another call, or where nothing but calls could come, it is dropped.
 - The answer ends within a call: the arguments stay what was decoded; the reason says whether it was cut off. What was
   read of a marker, or of a further call of the same block, is dropped.
 
@@ -93,6 +93,7 @@ class ToolGate:
         tags: tuple[str, str] | None = None,
         thinking: bool = False,
         either: bool = False,
+        only_calls: bool = False,
     ) -> None:
         self._syntax = syntax
         self._parse = parse
@@ -100,6 +101,7 @@ class ToolGate:
         self._tags: tuple[str, ...] = tags or ()
         self._thinking = thinking
         self._either = either
+        self._only_calls = only_calls
         self._worded = False
         self._reader = Reader()
         self._calls = Calls(
@@ -207,7 +209,8 @@ class ToolGate:
         """What is left at the end: no white space after a call, no beginning of an end marker that was due."""
         reader = self._reader
         rest = reader.text[reader.at :]
-        rest = rest[: len(rest) - held_length(rest, self._strays)]
+        due = (*self._strays, *self._syntax.blocks) if self._only_calls and not self._thinking else self._strays
+        rest = rest[: len(rest) - held_length(rest, due)]
         if not (self._calls.made and (not rest or rest.isspace())):
             self._say_to(reader.at + len(rest))
 
@@ -225,7 +228,7 @@ class ToolGate:
                 self._rubbish(refusal)
             elif isinstance(refusal, NotStreamable):
                 yield from self._whole("", "", known=True)
-            else:
+            elif not self._drops(refusal):
                 self._back()
         reader.mark = None
 
@@ -261,11 +264,20 @@ class ToolGate:
         fenced = block.machine is forms.fenced
         ended = isinstance(refusal, TextEnded)
         self._cut_off = self._cut_off or ended
+        if self._drops(refusal):
+            return
         if isinstance(refusal, NotStreamable) or (block.end and not (ended or fenced or self._thinking)):
             yield from self._whole(marker, block.end, known=fenced)
         else:
             self._back()
             self._say_to(reader.text.index(marker, reader.at) + len(marker))
+
+    def _drops(self, refusal: NotACall) -> bool:
+        """Whether the answer ended before a call had begun that could be nothing else; it is dropped then."""
+        if self._thinking or not isinstance(refusal, TextEnded) or not (self._calls.made or self._only_calls):
+            return False
+        self._reader.at = len(self._reader.text)
+        return True
 
     def _back(self) -> None:
         """Return to the mark."""

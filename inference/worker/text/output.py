@@ -103,6 +103,7 @@ class ChoiceOutput:
             tags=tags,
             thinking=thinking,
             either=plan.either,
+            only_calls=bool(plan.forced),
         )
 
     @property

@@ -84,7 +84,7 @@ def test_a_stop_string_ends_the_text_before_itself_and_the_count_with_its_last_t
     before = encode("one two E")
     deltas = talk(output, [*before, *encode("N"), *encode("D"), *encode("more")])
     assert output.stopped == "END"
-    assert everything(deltas, output, "cancelled") == ("one two ", "", [], "stop")
+    assert everything(deltas, output, "stop") == ("one two ", "", [], "stop")
     assert output.completion_tokens == len(before) + 2
 
 

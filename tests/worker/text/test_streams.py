@@ -116,6 +116,21 @@ def test_an_answer_cut_off_says_so_and_keeps_what_was_decoded(limit: int) -> Non
         assert '{"city": "Oslo"}'.startswith(arguments)
 
 
+@pytest.mark.parametrize("limit", range(1, 90, 2))
+def test_where_nothing_but_calls_can_come_half_a_call_is_no_text(limit: int) -> None:
+    told = Told(plan(forced="native"), encode(f"{CALL}\n{CALL}")[:limit], "length")
+    assert (told.content, told.reason) == ("", "length")
+    line = '{"name": "weather", "arguments": {"city": "Oslo"}}'
+    told = Told(plan("qwen", forced="json"), encode(f"{line}\n{line}")[:limit], "length")
+    assert (told.content, told.reason) == ("", "length")
+
+
+def test_after_a_call_half_a_call_is_no_text() -> None:
+    for limit in range(len("<tool_call>"), len(CALL)):
+        told = Told(plan(), encode(CALL) + encode("\n" + CALL[:limit]), "length")
+        assert (told.content.strip(), len(told.calls)) in {("", 1), ("", 2)}
+
+
 def test_one_call_only_ends_the_answer() -> None:
     tokens = encode(f"So: {CALL} and {CALL}")
     told = Told(plan(parallel_calls=False), tokens)
@@ -145,7 +160,7 @@ def test_a_format_may_hold_what_looks_like_a_marker() -> None:
 
 def test_an_answer_that_somebody_ended_is_cancelled_whatever_was_held_back() -> None:
     half_a_call = encode('<tool_call>{"na')
-    made = plan(forced="native", stops=StopStrings(["na"]))
+    made = plan(stops=StopStrings(["na"]))
     assert Told(made, half_a_call, "length").reason == "stop"
     assert Told(made, half_a_call, "cancelled").reason == "cancelled"
 
