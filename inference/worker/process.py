@@ -36,7 +36,9 @@ from inference.worker.outbox import Outbox
 
 _DEFAULT_BACKEND = "vllm_mlx"
 _REPORTED_PACKAGES = ("mlx", "mlx-lm", "vllm-mlx", "transformers")
-_VITAL_THREADS = {"socket", "prepare", "constrain", "embed", "save", "text", "outbox", "stats", "signals", "drain"}
+_VITAL_THREADS = {
+    *("socket", "prepare", "constrain", "embed", "save", "prefix-reader", "text", "outbox", "stats", "signals", "drain")
+}
 _READ_BYTES = 256 * 1024
 _FLUSH_S = 5.0
 _STATS_S = 1.0

@@ -13,13 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from inference.worker.core.core import Core
 from inference.worker.core.prefix_cache import PrefixCache
-from inference.worker.core.prefix_file import Packed, pack
+from inference.worker.core.prefix_file import Packed, Stored, pack
 from inference.worker.core.prefix_fingerprint import fingerprint
 from inference.worker.core.prefix_store import Entry, PrefixStore, Tokens
 from inference.worker.core.prefix_tree import Node
@@ -34,6 +33,7 @@ _SHARE_OF_FILE = 4
 _NEARLY_ALL = 15 / 16
 _CONVERTED = 64 * 1024 * 1024
 _IDLE_S = 120.0
+_PATIENCE_S = 2.0
 
 Submit = Callable[[], None]
 
@@ -55,9 +55,12 @@ class PrefixFiles:
         self._calls: set[Future[None]] = set()
         self._closed = threading.Event()
         self._used = threading.Event()
+        self._leaving = threading.Event()
         self._saving = threading.Lock()
+        self._submitting = threading.Lock()
         self._reads: queue.SimpleQueue[tuple[str, Tokens] | None] = queue.SimpleQueue()
         self._waiting: dict[str, Submit] = {}
+        self._trusted: dict[str, int] = {}
         self._threads = [threading.Thread(target=self._read_all, name="prefix-reader", daemon=True)]
 
     def open(self, directory: Path, quota: int) -> None:
@@ -75,6 +78,7 @@ class PrefixFiles:
     def close(self) -> None:
         """Requests that still wait are forgotten; threads that wait for the stepping thread give up."""
         self._closed.set()
+        self._leaving.set()
         self._used.set()
         self._reads.put(None)
         with self._lock:
@@ -84,7 +88,7 @@ class PrefixFiles:
             call.set_exception(Closed())
         for thread in self._threads:
             if thread.is_alive():
-                thread.join()
+                thread.join(_PATIENCE_S)
 
     @property
     def nbytes(self) -> int:
@@ -109,10 +113,11 @@ class PrefixFiles:
 
     def give_up(self, request: str) -> None:
         """Submit it without waiting any longer, so that it can be cancelled."""
-        with self._lock:
-            submit = self._waiting.pop(request, None)
-        if submit is not None:
-            submit()
+        with self._submitting:  # whoever comes to cancel it finds it waiting or submitted
+            with self._lock:
+                submit = self._waiting.pop(request, None)
+            if submit is not None:
+                submit()
 
     def _better(self, prompt: Tokens) -> tuple[Entry, int] | None:
         """An entry that is worth reading: longer than what memory has, and not a large file for a small part of it."""
@@ -122,6 +127,9 @@ class PrefixFiles:
         if found is None:
             return None
         entry, length = found
+        if self._trusted.get(entry.name, self._prefixes.defects) != self._prefixes.defects:
+            self._store.remove(entry)  # it was read before, and something was wrong afterwards
+            return None
         gained = length - self._prefixes.match(prompt)
         fits = entry.nbytes <= self._prefixes.limit
         worth = gained >= max(_WORTH_READING, entry.tokens.size / _SHARE_OF_FILE)
@@ -132,28 +140,42 @@ class PrefixFiles:
             request, prompt = item
             with self._lock:
                 wanted = request in self._waiting
-            if wanted:
-                try:
+            try:
+                if wanted:
                     self._read(prompt)
-                except Exception as error:  # a request never fails for the cache's sake
-                    log.warning("a cached prefix on disk was not used: %s", one_line(error))
-                self.give_up(request)
+            except Closed:
+                return
+            except Exception as error:  # a request never fails for the cache's sake
+                log.warning("a cached prefix on disk was not used: %s", one_line(error))
+            self.give_up(request)
 
     def _read(self, prompt: Tokens) -> None:
+        """Bring into memory what is worth it; its bytes are held free from before they are read."""
         found = self._better(prompt)
-        stored = self._store.read(found[0]) if found is not None and self._store is not None else None
-        if found is None or stored is None:
+        if found is None or self._store is None:
             return
-        tokens = found[0].tokens
+        entry = found[0]
+        if not self._call(lambda: self._prefixes.reserve(entry.nbytes)):
+            return
+        try:
+            self._trusted[entry.name] = self._prefixes.defects
+            stored = self._store.read(entry)
+            if stored is not None:
+                while not self._call(lambda: stored.convert(_CONVERTED)):
+                    pass  # streams take their steps in between
+                self._call(lambda: self._insert(entry, stored))
+        finally:
+            self._call(lambda: self._prefixes.reserve(0))
 
-        while not self._call(lambda: stored.convert(_CONVERTED)):
-            pass  # streams take their steps in between
-
-        def insert() -> None:
-            source = self._prefixes.layout.stored(stored.layers(), int(tokens.size))
-            self._prefixes.insert(tokens, source, saved=True)
-
-        self._call(insert)
+    def _insert(self, entry: Entry, stored: Stored) -> None:
+        self._prefixes.reserve(0)
+        try:
+            source = self._prefixes.layout.stored(stored.layers(), int(entry.tokens.size))
+        except Exception:
+            if self._store is not None:
+                self._store.remove(entry)
+            raise
+        self._prefixes.insert(entry.tokens, source)
 
     # --------------------------------------------------------------------------------------------------- writing
 
@@ -162,51 +184,66 @@ class PrefixFiles:
 
         ``directory`` is another than the model's own, whose quota does not count. ``ValueError`` when there is none.
         """
-        until = math.inf if seconds is None else time.monotonic() + seconds
         if self._fingerprint is None or (directory is None and self._store is None):
             raise ValueError("there is no directory, or the model's files cannot be read")
-        if directory is None:
-            return self._save(self._store, until, lambda: False) if self._store is not None else 0
-        elsewhere = PrefixStore(directory, 1 << 62, self._fingerprint, log.warning)
-        elsewhere.open()
-        return self._save(elsewhere, until, lambda: False)
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        store = self._store
+        if directory is not None:
+            store = PrefixStore(directory, 1 << 62, self._fingerprint, log.warning)
+            store.open()
+        self._leaving.set()  # the saver gives way
+        try:
+            return self._save(store, until, self._closed.is_set) if store is not None else 0
+        finally:
+            self._leaving.clear()
 
     def _save(self, store: PrefixStore, until: float, stop: Callable[[], bool]) -> int:
-        with self._saving, suppress(Closed):
-            own, written, now = store is self._store, 0, time.time_ns()
-            for number, node in enumerate(self._call(lambda: self._prefixes.tree.unsaved(everything=not own))):
+        patience = -1.0 if until == math.inf else max(0.0, until - time.monotonic())
+        if not self._saving.acquire(timeout=patience):
+            return 0
+        written, now = 0, time.time_ns()
+        try:
+            for number, node in enumerate(self._call(self._prefixes.tree.ends)):
                 if time.monotonic() > until or stop():
                     break
-                written += self._save_one(store, node, now - number, until)
-            return written
-        return 0
+                written += self._save_one(store, node, now - number, until, stop)
+        except Closed:
+            pass
+        finally:
+            self._saving.release()
+        return written
 
-    def _save_one(self, store: PrefixStore, node: Node, used: int, until: float) -> int:
-        tokens, packed = self._call(lambda: self._packed(node))
-        cuttable = self._prefixes.layout.cuttable
-        stored = store.best(tokens)
-        if cuttable and stored is not None and stored[1] >= _NEARLY_ALL * tokens.size:
+    def _save_one(self, store: PrefixStore, node: Node, used: int, until: float, stop: Callable[[], bool]) -> int:
+        """Bytes written; 0 also where a file has it, or nearly all of it: that one counts as used then."""
+        tokens, cuttable = self._call(node.prompt), self._prefixes.layout.cuttable
+        present = store.covers(tokens, cuttable)
+        if present is None and cuttable:
+            best = store.best(tokens)
+            present = best[0] if best is not None and best[1] >= _NEARLY_ALL * tokens.size else None
+        if present is not None:
+            store.touch(present, used)
             return 0
-        if not store.write(tokens, packed, cuttable, used, until):
+        packed = self._call(lambda: self._packed(node))
+        if packed is None or not store.write(tokens, packed, cuttable, used, stop, until):
             return 0
-        if store is self._store:
-            node.saved = True
         return packed.nbytes
 
-    def _packed(self, node: Node) -> tuple[Tokens, Packed]:
-        layers = self._prefixes.layout.layers([one.pairs for one in node.path()], node.whole)
-        return node.prompt(), pack(layers)
+    def _packed(self, node: Node) -> Packed | None:
+        """None if it has given way meanwhile, or turns out not to be numbers."""
+        if not self._prefixes.tree.holds(node):
+            return None
+        return pack(self._prefixes.layout.layers([one.pairs for one in node.path()], node.whole))
 
     def _save_when_idle(self) -> None:
-        """Write after a while in which nobody asked for anything, so that little is lost if the process dies."""
+        """Write after a while in which nothing ran, so that little is lost if the process dies."""
         while not self._closed.is_set():
             self._used.wait()
             self._used.clear()
-            while not self._closed.is_set() and self._used.wait(self._idle_s):
+            while not self._closed.is_set() and (self._used.wait(self._idle_s) or self._core.busy):
                 self._used.clear()
-            if not self._closed.is_set() and self._store is not None:
+            if self._store is not None:
                 try:
-                    self._save(self._store, math.inf, self._used.is_set)
+                    self._save(self._store, math.inf, lambda: self._used.is_set() or self._leaving.is_set())
                 except Exception as error:
                     log.warning("the prefix cache could not be written: %s", one_line(error))
 

@@ -209,7 +209,7 @@ class VllmMlxBackend:
         self._rates.update(core)
         prefixes = self._core.prefixes if isinstance(self._core, Core) else None
         return ipc.Stats(
-            prefix_bytes=prefixes.tree.nbytes if prefixes is not None else 0,
+            prefix_bytes=prefixes.nbytes if prefixes is not None else 0,
             prefix_entries=prefixes.tree.entries if prefixes is not None else 0,
             prefix_disk_bytes=self._files.nbytes if self._files is not None else 0,
             prefix_tokens_asked=prefixes.asked if prefixes is not None else 0,

@@ -84,17 +84,18 @@ class Admission:
                 length = common_length(other.prompt, job.prompt)
                 if length > common and (prefixes.layout.cuttable or other.done <= length):
                     common, leader = length, other
-        if leader is not None and common >= job.expected + _WORTH_WAITING:
+        if leader is not None and common >= job.expected + _WORTH_WAITING and prefixes.worth_waiting(common):
             leader.places.add(common)
             job.behind = leader, common
-            if leader.done > common:
+            if leader.done >= common:
                 leader.keep()
 
     def _waits(self, job: PrefillJob) -> bool:
         if job.behind is None:
             return False
         leader, common = job.behind
-        if leader in self._jobs and not (leader.begun and leader.done >= common):
+        lives = self._prefixes is not None and self._prefixes.enabled and leader in self._jobs
+        if lives and not (leader.begun and leader.done >= common):
             return True
         job.behind = None
         if self._prefixes is not None:
@@ -109,11 +110,20 @@ class Admission:
         ready = [job for job in self._jobs if not self._waits(job)]
         if not ready:
             return None
-        job = ready[0] if self._oldest_next else min(ready, key=lambda one: one.remaining)
+        job = ready[0] if self._oldest_next else min(ready, key=self._ahead)
         self._oldest_next = not self._oldest_next
         if self._facts.joint_prefill and _fresh(job) and job.remaining <= chunk:
             return self._joined(job, chunk, ready)
         return job
+
+    def _ahead(self, job: PrefillJob) -> int:
+        """Tokens until ``job``, or one that waits for it, is through: whose urgency is that of the job it waits for."""
+        ahead = job.remaining
+        for other in self._jobs:
+            if other.behind is not None and other.behind[0] is job:
+                common = other.behind[1]
+                ahead = min(ahead, common - job.done + min(self._ahead(other), other.total - common))
+        return ahead
 
     def _joined(self, first: PrefillJob, chunk: int, ready: list[PrefillJob]) -> PrefillJob:
         """``first`` together with other prompts not begun, as far as they fit into the chunk."""
@@ -128,8 +138,15 @@ class Admission:
         self._jobs = [joint, *(job for job in self._jobs if job not in fresh)]
         return joint
 
-    def split(self, job: PrefillJob) -> bool:
-        """After a failure of several prompts together: try each alone. False when it was one prompt already."""
+    def try_again(self, job: PrefillJob) -> bool:
+        """After a failure: try several prompts each alone, or one without what the prefix cache had of it.
+
+        False when that is how it was tried.
+        """
+        if job.cached and self._prefixes is not None:
+            self._prefixes.clear()
+            job.start_over()
+            return True
         self._jobs.remove(job)
         if len(job.running) == 1:
             return False

@@ -303,7 +303,7 @@ class Core:
             if not decoding:
                 job.wait()
         except Exception as error:
-            if not self._queue.split(job):
+            if not self._queue.try_again(job):
                 self._fail_job(job, error)
             return
         if count >= _CLEAR_CACHE_AFTER_CHUNK:

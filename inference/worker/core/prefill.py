@@ -171,6 +171,11 @@ class PrefillJob:
         self.caches = kv.new_caches(self._model) if caches is None else caches
         self.done = self.cached
 
+    def start_over(self) -> None:
+        """Compute all of the prompt: what was found of it could not be gone on from."""
+        self._prefixes = None
+        self.begun, self.done, self.cached, self.expected, self.caches = False, 0, 0, 0, []
+
     def keep(self) -> None:
         """Keep what is in the caches for others to begin with."""
         if self._prefixes is None or not self.begun or any(one.failed for one in self.running):

@@ -36,20 +36,24 @@ _DEPARTS = 64
 class PrefixCache:
     """At most ``limit`` bytes; 0 switches it off. ``match``, ``limit`` and the counts are for any thread."""
 
-    def __init__(self, layout: Layout, limit: int) -> None:
+    def __init__(self, layout: Layout, limit: int, token_bytes: int) -> None:
         self.layout = layout
         self.limit = limit
-        self.tree = PrefixTree(layout.cuttable)
+        self.token_bytes = token_bytes
+        self.tree = PrefixTree(layout.cuttable, token_bytes)
         self.asked = 0
         self.found = 0
+        self.defects = 0
+        self._reserved = 0
 
     @classmethod
     def of(cls, model: Any, limit: int) -> PrefixCache | None:
         """A cache for ``model``; None when in a few tiny forward passes what was kept does not go on as it was."""
         try:
             layout = Layout(model)
-            if _agrees(model, layout):
-                return cls(layout, limit)
+            token_bytes = _agrees(model, layout)
+            if token_bytes:
+                return cls(layout, limit, token_bytes)
             reason = "a prompt that was kept does not go on as it was"
         except Exception as error:
             reason = one_line(error)
@@ -65,6 +69,15 @@ class PrefixCache:
         if not self.enabled:
             return 0
         return self._worth(self.tree.match(prompt[:-1]))
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds, and what is being read from disk for it."""
+        return self.tree.nbytes + self._reserved
+
+    def worth_waiting(self, tokens: int) -> bool:
+        """Whether so many tokens would be there for others when one request has computed them."""
+        return self.enabled and tokens * self.token_bytes <= self.limit // 2
 
     @staticmethod
     def _worth(length: int) -> int:
@@ -121,18 +134,28 @@ class PrefixCache:
         if tokens.size == length:
             self.keep(tokens, batch.caches, at if batch.shared else None)
 
-    def insert(self, tokens: Tokens, source: Source, *, saved: bool = False) -> None:
-        """Keep ``tokens`` of ``source``, which are on disk if ``saved``; raises what MLX or the source raises."""
-        mx.async_eval(self.tree.insert(tokens, source, self.limit, saved=saved))
+    def insert(self, tokens: Tokens, source: Source) -> None:
+        """Keep ``tokens`` of ``source``; raises what MLX or the source raises."""
+        mx.async_eval(self.tree.insert(tokens, source, self.limit - self._reserved))
+
+    def reserve(self, nbytes: int) -> bool:
+        """Make room for what is about to be read from disk, and hold it until it is reserved anew; 0 gives it back."""
+        self._reserved = 0
+        if nbytes > self.limit:
+            return False
+        self.tree.trim(self.limit - nbytes)
+        self._reserved = nbytes
+        return True
 
     def trim(self) -> None:
         """Come back within ``limit``, at once."""
-        if self.tree.nbytes > self.limit:
-            self.tree.trim(self.limit)
+        if self.nbytes > self.limit:
+            self.tree.trim(max(0, self.limit - self._reserved))
             mx.clear_cache()
 
     def clear(self) -> None:
-        """Forget everything: what was computed may be wrong."""
+        """Forget everything: what was kept may be wrong."""
+        self.defects += 1
         self.tree.clear()
 
     def _defect(self, what: str, error: Exception) -> None:
@@ -141,20 +164,22 @@ class PrefixCache:
         self.clear()
 
 
-def _agrees(model: Any, layout: Layout) -> bool:
+def _agrees(model: Any, layout: Layout) -> int:
+    """Bytes of a token's keys and values (at least 1); 0 when what was kept does not go on as it was."""
     prompt, following = np.array([1, 2, 3, 4, 5, 6, 7], dtype=np.int32), [[2]]
     caches = kv.new_caches(model)
     model(mx.array(prompt)[None], cache=caches)
-    tree = PrefixTree(layout.cuttable)
+    token_bytes = layout.learn(caches, prompt.size)
+    tree = PrefixTree(layout.cuttable, token_bytes)
     mx.eval(tree.insert(prompt, Live(layout, caches, prompt.size), 1 << 62))
     wanted = model(mx.array(following), cache=caches)[0, -1]
     for length in (7, 4) if layout.cuttable else (7,):
         found = tree.find(prompt[:length])
         if found is None or found.length != length:
-            return False
+            return 0
         restored = layout.restored(found.pieces, found.whole, length, 7 - length + 1)
         if length < prompt.size:
             model(mx.array(prompt[length:])[None], cache=restored)
         if not kv.near(model(mx.array(following), cache=restored)[0, -1], wanted, caches):
-            return False
-    return True
+            return 0
+    return max(token_bytes, 1)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import struct
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import mlx.core as mx
 import msgspec
@@ -41,6 +40,10 @@ class BadFile(Exception):
 
 class OutOfTime(Exception):
     """There is no more time to write."""
+
+
+Stop: TypeAlias = Callable[[], bool]
+"""Whether to give up."""
 
 
 @dataclass(slots=True)
@@ -127,11 +130,11 @@ def pack(layers: Sequence[Layer]) -> Packed:
     return Packed(packed, arrays)
 
 
-def encode(fingerprint: str, tokens: bytes, cuttable: bool, packed: Packed, until: float) -> tuple[bytes, int]:
-    """Prelude and header, and the size of the whole file. Reads each array once; ``OutOfTime`` after ``until``."""
+def encode(fingerprint: str, tokens: bytes, cuttable: bool, packed: Packed, stop: Stop) -> tuple[bytes, int]:
+    """Prelude and header, and the size of the whole file. Reads each array once; ``OutOfTime`` when it is to stop."""
     digest = sha256()
     for array in packed.arrays:
-        _check_time(until)
+        _check_time(stop)
         digest.update(_bytes_of(array))
     kinds = [_Array(_NAMES[array.dtype], list(array.shape)) for array in packed.arrays]
     nbytes = packed.nbytes
@@ -143,24 +146,24 @@ def encode(fingerprint: str, tokens: bytes, cuttable: bool, packed: Packed, unti
     return prelude + encoded, len(prelude) + len(encoded) + nbytes
 
 
-def write_file(path: Path, head: bytes, arrays: Sequence[mx.array], until: float) -> None:
+def write_file(path: Path, head: bytes, arrays: Sequence[mx.array], stop: Stop) -> None:
     """Write it all to a new file (mode 0600) and onto the disk. ``OSError`` when the disk refuses, or ``OutOfTime``."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0) as file:
         for part in (memoryview(head), *(_bytes_of(array) for array in arrays)):
-            _check_time(until)
-            _write_all(file, part)
+            _write_all(file, part, stop)
         os.fsync(file.fileno())
 
 
-def _check_time(until: float) -> None:
-    if time.monotonic() > until:
+def _check_time(stop: Stop) -> None:
+    if stop():
         raise OutOfTime
 
 
-def _write_all(file: Any, part: memoryview) -> None:
+def _write_all(file: Any, part: memoryview, stop: Stop) -> None:
     at = 0
     while at < len(part):
+        _check_time(stop)
         at += file.write(part[at : at + _BLOCK])
 
 

@@ -6,8 +6,10 @@ state of a recurrent layer) belongs to the one position they have come to, and i
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol, TypeAlias
 
 import mlx.core as mx
@@ -56,6 +58,7 @@ class Layout:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._shapes: list[Any] = []
         found = list(kv.flat(kv.new_caches(model)))
         self.classes = [type(cache) for cache in found]
         self.plain = [at for at, cache in enumerate(found) if type(cache) is KVCache]
@@ -68,6 +71,13 @@ class Layout:
 
     def __str__(self) -> str:
         return " ".join(cls.__name__ for cls in self.classes)
+
+    def learn(self, caches: kv.Caches, length: int) -> int:
+        """Remember what single-row caches that hold ``length`` tokens look like; returns a token's bytes."""
+        source = Live(self, caches, length)
+        pairs = source.cut(0, length)
+        self._shapes = [[_shape(pair) for pair in pairs], _shape(source.whole().states)]
+        return sum(array.nbytes for array in arrays_of(pairs)) // length
 
     def restored(self, pieces: Sequence[list[Pair]], whole: Whole | None, length: int, room: int) -> kv.Caches:
         """Single-row caches that hold ``length`` tokens and have room for ``room`` more before they grow."""
@@ -93,6 +103,8 @@ class Layout:
         for number, at in enumerate(self.plain):
             pairs = [pair for piece in pieces if (pair := piece[number]) is not None]
             states[at] = [[keys for keys, _ in pairs], [values for _, values in pairs]]
+        if self.whole and whole is None:
+            raise ValueError("the states of layers that cannot be cut are gone")
         for number, at in enumerate(self.whole):
             states[at] = whole.states[number] if whole is not None else None
         return [Layer(cls.__name__, states[at]) for at, cls in enumerate(self.classes)]
@@ -105,7 +117,11 @@ class Layout:
         spans = {tuple(one.shape[2] for one in pieces) for pair in plain for pieces in pair if pieces}
         if len(spans) > 1 or any(sum(span) != length for span in spans):
             raise ValueError("the keys and values are of another length")
-        return Stored(length, plain, Whole([layers[at].state for at in self.whole]))
+        stored = Stored(length, plain, Whole([layers[at].state for at in self.whole]))
+        found = [[_shape(pair) for pair in stored.cut(0, 1)], _shape(stored.whole().states)]
+        if found != self._shapes:
+            raise ValueError("the arrays are of another shape or type")
+        return stored
 
 
 class Live:
@@ -147,24 +163,24 @@ class Stored:
         self.length = length
         self._plain = plain
         self._states = whole
+        spans = next(([one.shape[2] for one in keys] for keys, _ in plain if keys), [])
+        self._starts = [0, *accumulate(spans)]
 
     def cut(self, start: int, end: int) -> list[Pair]:
-        return [(_span(keys, start, end), _span(values, start, end)) if keys else None for keys, values in self._plain]
+        first, last = bisect_right(self._starts, start) - 1, bisect_left(self._starts, end)
+        low = start - self._starts[first]
+
+        def span(pieces: list[mx.array]) -> mx.array:
+            found = pieces[first:last]
+            if (low, end) == (0, self._starts[last]):
+                return mx.concatenate(found, axis=2) if len(found) > 1 else found[0]
+            joined = mx.concatenate(found, axis=2) if len(found) > 1 else found[0]
+            return mx.contiguous(joined[..., low : low + end - start, :])
+
+        return [(span(keys), span(values)) if keys else None for keys, values in self._plain]
 
     def whole(self) -> Whole:
         return self._states
-
-
-def _span(pieces: list[mx.array], start: int, end: int) -> mx.array:
-    """Tokens from ``start`` to ``end`` of arrays that follow each other; a whole piece as it is."""
-    found, at = [], 0
-    for piece in pieces:
-        size = piece.shape[2]
-        low, high = max(start - at, 0), min(end - at, size)
-        if low < high:
-            found.append(piece if (low, high) == (0, size) else piece[..., low:high, :])
-        at += size
-    return mx.concatenate(found, axis=2) if len(found) > 1 else mx.contiguous(found[0])
 
 
 def part(piece: list[Pair], start: int, end: int) -> list[Pair]:
@@ -173,6 +189,32 @@ def part(piece: list[Pair], start: int, end: int) -> list[Pair]:
         None if pair is None else (mx.contiguous(pair[0][..., start:end, :]), mx.contiguous(pair[1][..., start:end, :]))
         for pair in piece
     ]
+
+
+def all_numbers(piece: list[Pair]) -> mx.array | None:
+    """One truth, not computed yet: the last layer's keys and values are numbers, so what they came from was too."""
+    last = next((pair for pair in reversed(piece) if pair is not None), None)
+    if last is None or not mx.issubdtype(last[0].dtype, mx.floating):
+        return None
+    return mx.isfinite(last[0]).all() & mx.isfinite(last[1]).all()
+
+
+def and_numbers(truth: mx.array | None, whole: Whole) -> mx.array:
+    """``truth``, and that the states of the last layer are numbers."""
+    truth = mx.array(True) if truth is None else truth
+    for array in _arrays(whole.states[-1:]):
+        if mx.issubdtype(array.dtype, mx.floating):
+            truth = truth & mx.isfinite(array).all()
+    return truth
+
+
+def _shape(value: Any) -> Any:
+    """What a state looks like: of arrays type, rank and what does not grow with the tokens, of the rest the type."""
+    if isinstance(value, mx.array):
+        return (str(value.dtype), value.ndim, *((value.shape[1], value.shape[3]) if value.ndim == 4 else ()))
+    if isinstance(value, list | tuple):
+        return [_shape(one) for one in value]
+    return type(value).__name__
 
 
 def arrays_of(piece: list[Pair]) -> list[mx.array]:

@@ -30,6 +30,7 @@ from inference.worker.core.prefix_file import (
     BadFile,
     OutOfTime,
     Packed,
+    Stop,
     Stored,
     encode,
     read_arrays,
@@ -41,6 +42,8 @@ Tokens: TypeAlias = NDArray[np.int32]
 
 _SUFFIX = ".prefix"
 _PARTIAL = ".partial"
+_WRITING_TO_READING = 2.0
+"""How much longer writing a file may take than reading its arrays did."""
 _OURS = re.compile(r"[0-9a-f]{40}\.prefix(\.partial)?")
 
 
@@ -169,9 +172,14 @@ class PrefixStore:
         self.touch(entry)
         return stored
 
-    def touch(self, entry: Entry) -> None:
-        """Mark it as used now."""
-        entry.used = time.time_ns()
+    def remove(self, entry: Entry) -> None:
+        """Delete it."""
+        with self._lock:
+            self._remove(entry)
+
+    def touch(self, entry: Entry, used: int | None = None) -> None:
+        """Mark it as used now, or then (ns since the epoch)."""
+        entry.used = time.time_ns() if used is None else max(used, entry.used)
         with suppress(OSError):
             os.utime(self._directory / entry.name, ns=(entry.used, entry.used), follow_symlinks=False)
 
@@ -187,12 +195,19 @@ class PrefixStore:
     # ---------------------------------------------------------------------------------------------------- writing
 
     def write(
-        self, tokens: Tokens, packed: Packed, cuttable: bool, used: int | None = None, until: float = math.inf
+        self,
+        tokens: Tokens,
+        packed: Packed,
+        cuttable: bool,
+        used: int | None = None,
+        stop: Stop = lambda: False,
+        until: float = math.inf,
     ) -> bool:
         """Store an entry last ``used`` then (ns since the epoch; None: now), and drop those that it makes needless.
 
         To make room, those used before it are dropped, least recently used first. False when it does not fit, the disk
-        refuses, or it is later than ``until`` (monotonic seconds); nothing of it is left then.
+        refuses, ``stop`` says so or it is later than ``until`` (monotonic seconds); nothing of it is left then. Nothing
+        is dropped for what would hardly be written in time.
         """
         tokens = np.ascontiguousarray(tokens, np.int32)
         with self._writing:
@@ -204,24 +219,31 @@ class PrefixStore:
                 return True
             if packed.nbytes > self._quota:
                 return False
+            began = time.monotonic()
+
+            def over() -> bool:
+                return stop() or time.monotonic() > until
+
             try:
-                head, size = encode(self._fingerprint, tokens.tobytes(), cuttable, packed, until)
+                head, size = encode(self._fingerprint, tokens.tobytes(), cuttable, packed, over)
             except OutOfTime:
                 return False
+            now = time.monotonic()
+            late = now + _WRITING_TO_READING * (now - began) > until
             entry = Entry(self._name(tokens, cuttable), tokens, cuttable, size, used or time.time_ns())
-            return self._write(entry, head, packed, until)
+            return self._write(entry, head, packed, over, late=late)
 
-    def _write(self, entry: Entry, head: bytes, packed: Packed, until: float) -> bool:
+    def _write(self, entry: Entry, head: bytes, packed: Packed, stop: Stop, *, late: bool) -> bool:
         tokens, cuttable, name, size = entry.tokens, entry.cuttable, entry.name, entry.nbytes
         with self._lock:
-            if size > self._quota - self._foreign:
+            if size > self._quota - self._foreign or (late and self._used() + size > self._quota):
                 return False
             if not self._make_room(size, self._superseded(tokens, cuttable), entry.used):
                 return False
             self._reserved = size
         partial = self._directory / (name + _PARTIAL)
         try:
-            write_file(partial, head, packed.arrays, until)
+            write_file(partial, head, packed.arrays, stop)
             os.utime(partial, ns=(entry.used, entry.used))
             os.rename(partial, self._directory / name)
             with self._lock:

@@ -25,21 +25,21 @@ NODE_TOKENS = 512
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """``end`` counts the tokens from the root to its end. ``used`` and ``whole_used`` are ticks of the tree."""
+    """``end`` counts the tokens from the root to its end. ``used`` and ``whole_used`` are ticks of the tree.
+
+    ``sound`` is an array of one truth, whether what was computed are numbers; None once it has been looked at.
+    """
 
     tokens: Tokens
     pairs: list[Pair]
     parent: Node | None
     end: int
+    nbytes: int
     children: dict[int, Node] = field(default_factory=dict)
     whole: Whole | None = None
     used: int = 0
     whole_used: int = 0
-    saved: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in prefix_kv.arrays_of(self.pairs))
+    sound: mx.array | None = None
 
     @property
     def first(self) -> int:
@@ -69,11 +69,15 @@ class Found:
 
 
 class PrefixTree:
-    """``cuttable``: any beginning of a path can be used; else only what ends at a node with a ``whole``."""
+    """``cuttable``: any beginning of a path can be used; else only what ends at a node with a ``whole``.
 
-    def __init__(self, cuttable: bool) -> None:
+    ``token_bytes`` is what the keys and values of one token take.
+    """
+
+    def __init__(self, cuttable: bool, token_bytes: int) -> None:
         self._cuttable = cuttable
-        self._root = Node(np.zeros(0, np.int32), [], None, 0)
+        self._token_bytes = token_bytes
+        self._root = Node(np.zeros(0, np.int32), [], None, 0, 0)
         self._lock = threading.Lock()
         self._tick = 0
         self._nbytes = 0
@@ -101,11 +105,16 @@ class PrefixTree:
             return self._walk(tokens)[1]
 
     def find(self, tokens: Tokens) -> Found | None:
-        """What can be used for ``tokens``, marked as used now."""
-        node, length = self._usable(*self._walk(tokens))
-        if not length:
-            return None
-        path = node.path()
+        """What can be used for ``tokens``, marked as used now; what turns out not to be numbers is thrown away."""
+        while True:
+            node, length = self._usable(*self._walk(tokens))
+            if not length:
+                return None
+            path = node.path()
+            spoiled = next((one for one in path if not _is_sound(one)), None)
+            if spoiled is None:
+                break
+            self._cut_off(spoiled)
         self._touch(path)
         node.whole_used = self._tick
         return Found(length, [one.pairs for one in path], None if self._cuttable else node.whole)
@@ -138,50 +147,53 @@ class PrefixTree:
 
     # ----------------------------------------------------------------------------------------------------- keeping
 
-    def insert(self, tokens: Tokens, source: Source, limit: int, *, saved: bool = False) -> list[mx.array]:
-        """Keep ``tokens``, the first of ``source.length``, as far as ``limit`` bytes allow; others give way.
+    def insert(self, tokens: Tokens, source: Source, limit: int) -> list[mx.array]:
+        """Keep ``tokens``, the first of ``source.length``, within ``limit`` bytes; others give way.
 
-        Returns the arrays that are to be computed before ``source`` changes. Where layers cannot be cut, all of
-        ``source`` is kept or nothing.
+        Returns the arrays that are to be computed before ``source`` changes. Of more than fits a beginning is kept that
+        takes half of the limit, or, where layers cannot be cut, nothing.
         """
         whole = None if self._cuttable else source.whole()
+        extra = whole.nbytes if whole is not None else 0
+        if tokens.size * self._token_bytes + extra > limit:
+            if whole is not None:
+                return []
+            tokens = tokens[: limit // 2 // max(self._token_bytes, 1)]
         node, length = self._walk(tokens)
         self._touch(node.path())
         if whole is not None and node.whole is not None and node.end == length == tokens.size:
             node.whole_used = self._tick
             return []
+        if not self._make_room((int(tokens.size) - length) * self._token_bytes + extra, limit, node):
+            return []
         new: list[mx.array] = []
         if length < node.end and (length < tokens.size or whole is not None):
             node = self._split(node, length, new)
-        node = self._grow(node, length, tokens, source, limit, new)
+        node = self._grow(node, length, tokens, source, new)
         if whole is not None:
-            if node.end == tokens.size and self._make_room(whole.nbytes, limit, node):
-                self._set_whole(node, whole)
-                new += whole.arrays()
-            else:
-                self._prune(node)
-        if saved and node.end == tokens.size:
-            node.saved = True
+            self._set_whole(node, whole)
+            node.sound = prefix_kv.and_numbers(node.sound, whole)
+            new += [*whole.arrays(), node.sound]
         return new
 
-    def _grow(self, node: Node, length: int, tokens: Tokens, source: Source, limit: int, new: list[mx.array]) -> Node:
+    def _grow(self, node: Node, length: int, tokens: Tokens, source: Source, new: list[mx.array]) -> Node:
         """Hang the rest of ``tokens`` below ``node``, which ends at ``length``."""
         while length < tokens.size:
             end = min(length + NODE_TOKENS, int(tokens.size))
             pairs = source.cut(length, end)
-            child = Node(tokens[length:end].copy(), pairs, node, end, used=self._tick)
-            if not self._make_room(child.nbytes, limit, node):
-                break
+            child = Node(tokens[length:end].copy(), pairs, node, end, _bytes_of(pairs), used=self._tick)
+            child.sound = prefix_kv.all_numbers(pairs)
             self._attach(child)
-            new += prefix_kv.arrays_of(pairs)
+            new += [*prefix_kv.arrays_of(pairs), *([child.sound] if child.sound is not None else [])]
             node, length = child, end
         return node
 
     def _split(self, node: Node, at: int, new: list[mx.array]) -> Node:
         """Divide a node's span so that an upper part ends at ``at`` tokens from the root; returns that."""
         cut = at - (node.end - node.tokens.size)
-        upper = Node(node.tokens[:cut].copy(), prefix_kv.part(node.pairs, 0, cut), node.parent, at)
-        upper.used, upper.saved = node.used, node.saved
+        pairs = prefix_kv.part(node.pairs, 0, cut)
+        upper = Node(node.tokens[:cut].copy(), pairs, node.parent, at, _bytes_of(pairs), used=node.used)
+        upper.sound = node.sound
         lower = prefix_kv.part(node.pairs, cut, node.tokens.size)
         new += prefix_kv.arrays_of(upper.pairs) + prefix_kv.arrays_of(lower)
         with self._lock:
@@ -189,6 +201,7 @@ class PrefixTree:
                 node.parent.children[node.first] = upper
             self._nbytes -= node.nbytes
             node.tokens, node.pairs, node.parent = node.tokens[cut:].copy(), lower, upper
+            node.nbytes = _bytes_of(lower)
             upper.children[node.first] = node
             self._nbytes += upper.nbytes + node.nbytes
         return upper
@@ -205,7 +218,7 @@ class PrefixTree:
     def _set_whole(self, node: Node, whole: Whole | None) -> None:
         with self._lock:
             self._nbytes += (whole.nbytes if whole is not None else 0) - (node.whole.nbytes if node.whole else 0)
-            node.whole, node.whole_used, node.saved = whole, self._tick, node.saved and whole is None
+            node.whole, node.whole_used = whole, self._tick
 
     # ------------------------------------------------------------------------------------------------- giving way
 
@@ -223,6 +236,8 @@ class PrefixTree:
         if self._nbytes + nbytes <= limit:
             return True
         kept = set(keep.path()) if keep is not None else set()
+        if sum(one.nbytes + (one.whole.nbytes if one.whole else 0) for one in kept) + nbytes > limit:
+            return False
         heap = [(used, id(node), node, inner) for node, used, inner in self._candidates() if node not in kept]
         heapq.heapify(heap)
         while heap and self._nbytes + nbytes > limit:
@@ -268,14 +283,42 @@ class PrefixTree:
             node = self._remove(node)
         return node
 
+    def _cut_off(self, node: Node) -> None:
+        """Take out a node and all below it."""
+        below = [node]
+        for one in below:
+            below.extend(one.children.values())
+        for one in reversed(below[1:]):
+            self._remove(one)
+        self._prune(self._remove(node))
+
     # --------------------------------------------------------------------------------------------------- to disk
 
-    def unsaved(self, *, everything: bool = False) -> list[Node]:
-        """What is not on disk, or ``everything``: the ends of what can be used, those used last first."""
+    def ends(self) -> list[Node]:
+        """The ends of what can be used, those used last first: what is worth writing down."""
         ends = {node for node in self.nodes() if not node.children}
         if not self._cuttable:
             ends |= {before for node in ends if (before := _whole_before(node)) is not None}
-        return sorted((node for node in ends if everything or not node.saved), key=lambda node: -node.used)
+        return sorted(ends, key=lambda node: -node.used)
+
+    def holds(self, node: Node) -> bool:
+        """Whether it is still here, sound, and can be used to its end."""
+        path = node.path()
+        here = path[0].parent is self._root and all(
+            one.parent is not None and one.parent.children.get(one.first) is one for one in path
+        )
+        return here and all(map(_is_sound, path)) and (self._cuttable or node.whole is not None)
+
+
+def _bytes_of(pairs: list[Pair]) -> int:
+    return sum(array.nbytes for array in prefix_kv.arrays_of(pairs))
+
+
+def _is_sound(node: Node) -> bool:
+    """Whether what was computed for it are numbers; waits for the device the first time."""
+    if node.sound is not None and bool(node.sound.item()):
+        node.sound = None
+    return node.sound is None
 
 
 def _whole_before(node: Node) -> Node | None:

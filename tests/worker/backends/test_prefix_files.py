@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from inference.errors import Unsupported
 from inference.ipc import GenerateRequest, Sampling
 from inference.worker.backends import prefix_files
 from inference.worker.backends.vllm_mlx import VllmMlxBackend
+from inference.worker.core.core import Core
 from inference.worker.core.prefix_file import pack
 from inference.worker.core.prefix_store import Entry, PrefixStore
 from tests.material import nano_model
@@ -218,35 +218,144 @@ def test_a_model_that_is_stopped_while_the_disk_reads_ends_its_requests(
 
 
 class Watched(VllmMlxBackend):
-    """Saves as soon as nobody asks for anything, and tells when a file is there."""
+    """Its saver hardly waits, and its disk tells when a file is written; before that it waits for ``go_on``."""
 
-    def __init__(self, saved: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._saved = saved
+        self.writing, self.written, self.go_on = threading.Event(), threading.Event(), threading.Event()
 
     def _prefix_files(self, command: ipc.Load) -> prefix_files.PrefixFiles | None:
         files = super()._prefix_files(command)
         assert files is not None
+        assert files._store is not None
         files._idle_s = 0.05
-        store = files._store
-        assert store is not None
-        write = store.write
+        write = files._store.write
 
         def told(*arguments: Any) -> bool:
+            self.writing.set()
+            assert self.go_on.wait(60)
             done = write(*arguments)
-            self._saved()
+            self.written.set()
             return done
 
-        store.write = told  # type: ignore[method-assign, assignment]
+        files._store.write = told  # type: ignore[method-assign, assignment]
         return files
+
+    @property
+    def files(self) -> prefix_files.PrefixFiles:
+        assert self._files is not None
+        return self._files
 
 
 def test_what_was_read_is_on_disk_after_a_while_whatever_becomes_of_the_process(tmp_path: Path) -> None:
-    saved = threading.Event()
-    with served(tmp_path, Watched(saved.set)) as model:
+    backend = Watched()
+    backend.go_on.set()
+    with served(tmp_path, backend) as model:
         model.run(body(prompt(300)))
-        assert saved.wait(60)
+        assert backend.written.wait(60)
         assert [path.suffix for path in tmp_path.iterdir()] == [".prefix"]
+
+
+def test_while_something_runs_nothing_is_idle(tmp_path: Path) -> None:
+    """However long an answer takes: what it brought is written after it."""
+    backend = Watched()
+    backend.go_on.set()
+    with served(tmp_path, backend) as model:
+        request = model.start(body(prompt(300), max_tokens=1500, ignore_eos=True))
+        model.until(request, ipc.Delta)
+        assert not backend.writing.wait(0.3) or not backend.busy()
+        model.result(request)
+        assert backend.written.wait(60)
+
+
+def test_a_save_does_not_wait_for_the_saver_longer_than_it_may(tmp_path: Path) -> None:
+    backend = Watched()
+    with served(tmp_path, backend) as model:
+        for seed in range(3):
+            model.run(body(prompt(300, seed)))
+        assert backend.writing.wait(60)
+        assert backend.save_cache("", 0.01) == 0  # the saver is in the middle of a file
+        backend.writing.clear()
+        backend.go_on.set()
+        assert backend.save_cache("", None) > 0  # it has stopped, and left the rest
+
+
+def test_a_request_that_is_just_being_handed_over_is_cancelled(tmp_path: Path) -> None:
+    with served(tmp_path) as model:
+        model.run(body(prompt(300)))
+        model.backend.save_cache("", None)
+    backend = VllmMlxBackend()
+    with served(tmp_path, backend) as model:
+        submit, inside, go_on = backend._core.submit, threading.Event(), threading.Event()
+
+        def slow(request: Any) -> None:
+            inside.set()
+            assert go_on.wait(60)
+            submit(request)
+
+        backend._core.submit = slow  # type: ignore[method-assign]
+        request = model.start(body(prompt(300), max_tokens=400, ignore_eos=True))
+        assert inside.wait(60)
+        cancelling = threading.Thread(target=backend.cancel, args=(request,))
+        cancelling.start()
+        go_on.set()
+        cancelling.join()
+        assert model.result(request).choices[0].reason == "cancelled"
+
+
+def test_what_memory_finds_counts_as_used_on_disk(tmp_path: Path) -> None:
+    with served(tmp_path, quota=200_000) as model:
+        for seed in range(1, 6):
+            model.run(body(prompt(400)))
+            model.run(body(prompt(400, seed)))
+            model.run(body(prompt(400)))
+            model.backend.save_cache("", None)
+    with served(tmp_path, quota=200_000) as model:
+        assert cached(model.run(body(prompt(400)))) == 399
+
+
+def test_what_the_disk_lost_is_written_again(tmp_path: Path) -> None:
+    with served(tmp_path) as model:
+        model.run(body(prompt(300)))
+        assert model.backend.save_cache("", None) > 0
+        backend = model.backend
+        assert isinstance(backend, VllmMlxBackend)
+        assert backend._files is not None
+        assert backend._files._store is not None
+        backend._files._store.remove(backend._files._store.entries[0])
+        assert model.backend.save_cache("", None) > 0
+
+
+def test_a_file_after_which_something_was_wrong_is_not_read_again(tmp_path: Path) -> None:
+    with served(tmp_path) as model:
+        model.run(body(prompt(300)))
+        model.backend.save_cache("", None)
+    backend = VllmMlxBackend()
+    with served(tmp_path, backend) as model:
+        assert cached(model.run(body(prompt(300)))) == 299
+        assert isinstance(backend._core, Core)
+        assert backend._core.prefixes is not None
+        backend._core.call(backend._core.prefixes.clear)
+        model.run(body(prompt(5)))
+        assert cached(model.run(body(prompt(300)))) == 0
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_read_has_its_room_before_it_comes(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
+    with served(tmp_path) as model:
+        model.run(body(prompt(300)))
+        model.backend.save_cache("", None)
+        size = model.backend.stats().prefix_disk_bytes
+    with served(tmp_path) as model:
+        model.backend.set_limits(ipc.SetLimits(prefix_cache_bytes=2 * size))
+        for seed in range(1, 4):
+            model.run(body(prompt(300, seed)))
+        request = model.start(body(prompt(300)))
+        assert slow_disk.asked.wait(60)
+        assert size < model.backend.stats().prefix_bytes <= 2 * size
+        slow_disk.go_on.set()
+        assert cached(model.result(request)) == 299
+        assert model.backend.stats().prefix_bytes <= 2 * size
 
 
 def test_a_model_whose_files_cannot_be_read_again_is_served_without(

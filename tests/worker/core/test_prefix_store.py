@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import stat
 import tempfile
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 
 from inference.worker.core import prefix_file
-from inference.worker.core.prefix_file import Layer, pack
+from inference.worker.core.prefix_file import Layer, Stop, pack
 from inference.worker.core.prefix_store import Entry, PrefixStore, Tokens
 from tests.worker.core.support import convolution_model, llama_model, prompt, state_space_model, window_model
 
@@ -238,7 +237,7 @@ def test_a_damaged_file_is_never_believed_and_goes(data: st.DataObject) -> None:
 def hostile(**changes: Any) -> bytes:
     """A file whose digests are right and whose header lies."""
     packed = pack([Layer("X", [mx.zeros((2, 2))])])
-    head, _ = prefix_file.encode("f", tokens_of(1, 2).tobytes(), True, packed, math.inf)
+    head, _ = prefix_file.encode("f", tokens_of(1, 2).tobytes(), True, packed, lambda: False)
     header = msgspec.msgpack.decode(head[prefix_file._PRELUDE.size :])
     encoded = msgspec.msgpack.encode(header | changes)
     digest = sha256(encoded).digest()
@@ -293,11 +292,11 @@ def test_an_entry_that_somebody_removed_is_missed_quietly(tmp_path: Path) -> Non
 
 def spied(monkeypatch: pytest.MonkeyPatch, directory: Path, sizes: list[int]) -> None:
     """Record how much is in the directory after every write to a file."""
-    original: Callable[[Any, memoryview], None] = prefix_file._write_all
+    original: Callable[[Any, memoryview, Stop], None] = prefix_file._write_all
 
-    def spy(file: Any, part: memoryview) -> None:
+    def spy(file: Any, part: memoryview, stop: Stop) -> None:
         for at in range(0, max(len(part), 1), 97):
-            original(file, part[at : at + 97])
+            original(file, part[at : at + 97], stop)
             sizes.append(sum(path.stat().st_size for path in directory.iterdir()))
 
     monkeypatch.setattr(prefix_file, "_write_all", spy)
