@@ -105,6 +105,7 @@ def _response(ask: Ask) -> dict[str, Any]:
     found = _common(request) | {
         "input": [{"role": message["role"], "content": message["content"]} for message in request.messages or []],
         "max_output_tokens": request.max_tokens,
+        "background": ask.background,
         "chat_template_kwargs": request.template_kwargs,
     }
     if request.sampling.top_logprobs is not None:

@@ -47,7 +47,9 @@ class Ending:
 
 @dataclass(frozen=True)
 class Ask:
-    """One request of a mix. ``protocol``, ``stream`` and ``more`` (prompts beside its own) are for HTTP alone."""
+    """One request of a mix. What comes after ``priority`` is for HTTP alone; ``more`` are prompts beside its own, and
+    ``background`` is a response that runs on without its client.
+    """
 
     request: GenerateRequest
     begins: Moment
@@ -55,6 +57,7 @@ class Ask:
     priority: int
     protocol: Protocol
     stream: bool
+    background: bool
     more: tuple[str, ...]
 
 
@@ -237,6 +240,7 @@ def mixes(draw: st.DrawFn, most: int = 16) -> list[Ask]:
                 priority=draw(st.sampled_from([0, 0, -1, 1])),
                 protocol=draw(st.sampled_from(chats)) if request.messages else "completions",
                 stream=draw(st.booleans()),
+                background=draw(st.booleans()),
                 more=tuple(draw(st.lists(_texts, max_size=2))) if isinstance(request.prompt, str) else (),
             )
         )

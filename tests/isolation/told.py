@@ -26,8 +26,18 @@ def refusal(status: int, answer: Told, seen: Seen) -> None:
     seen.over = code != "request_cancelled"
 
 
+def stored(response: Told, seen: Seen) -> None:
+    """Take a response that was made in the background and is in its last state."""
+    if response["status"] in ("completed", "incomplete"):
+        whole("responses", response, seen)
+        return
+    error = response["error"]
+    seen.refused = (error["code"], error["message"])
+    seen.over = not error["message"].startswith("the request was cancelled")
+
+
 class Stream:
-    """Takes the events of one stream, by its protocol; ``ended`` at its regular end."""
+    """Takes the events of one stream, by its protocol. ``ended`` at its regular end; only a response has an id."""
 
     def __init__(self, protocol: str, seen: Seen) -> None:
         self._seen = seen
@@ -40,6 +50,7 @@ class Stream:
         }
         self._take = takers[protocol]
         self.ended = False
+        self.response_id: str | None = None
 
     def line(self, line: str) -> bool:
         """Take one line of the stream; True if it was an event."""
@@ -77,6 +88,8 @@ class Stream:
 
     def _take_response(self, event: Told) -> None:
         kind = event["type"].removeprefix("response.")
+        if kind == "created":
+            self.response_id = event["response"]["id"]
         said = self._seen.choice(0)
         if kind in ("completed", "incomplete", "failed"):
             self.ended = True
