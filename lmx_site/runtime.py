@@ -85,6 +85,7 @@ class Runtime:
             responses=self._responses,
             fetcher=self._fetcher,
         )
+        await self._fetcher.resume()
         sampler = Sampler(hub, self.engine)
         self.background("sampler", sampler.run)
         self.background("catalog-scan", self._rescan)

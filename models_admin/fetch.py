@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import msgspec
 from asgiref.sync import sync_to_async
 
 from inference.errors import (
@@ -38,6 +39,9 @@ KEEP_FREE_BYTES = 1 << 30
 """What must stay free on the disk of the models."""
 
 MAX_AT_ONCE = 4
+_LOCK_PATIENCE_S = 10.0
+"""How long one that goes on waits for the program of the server before to be gone."""
+
 _REFUSALS: dict[str, Callable[..., LmxError]] = {
     "model_not_found": ModelNotFound,
     "revision_not_found": NotFound,
@@ -47,6 +51,7 @@ _REFUSALS: dict[str, Callable[..., LmxError]] = {
     "hub_error": ModelUnavailable,
     "busy": Conflict,
     "job_cancelled": Conflict,
+    "interrupted": ModelUnavailable,
 }
 
 
@@ -61,12 +66,17 @@ class _Catalog(Protocol):
 
 
 class _Fetch:
-    """One fetch under way. ``job`` is None until it has a number; ``known`` is set with its size, or at its end."""
+    """One fetch under way. ``job`` is None until it has a number; ``known`` is set with its size, or at its end.
 
-    def __init__(self, wanted: Wanted) -> None:
-        self.wanted = wanted
+    ``resumes`` is the row of one that goes on.
+    """
+
+    def __init__(self, wanted: Wanted, resumes: Job | None = None) -> None:
+        self.wanted, self.resumes = wanted, resumes
         self.job: int | None = None
         self.latest = Progress("resolve")
+        if resumes is not None:
+            self.latest = Progress("resolve", resumes.done, resumes.total)
         self.known = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.failure: LmxError | None = None
@@ -75,9 +85,11 @@ class _Fetch:
         self.job = job
 
     def on_progress(self, progress: Progress) -> None:
-        self.latest = progress
         if progress.total:
+            self.latest = progress
             self.known.set()
+        else:  # what was known before stays
+            self.latest = msgspec.structs.replace(self.latest, phase=progress.phase)
 
 
 class HubFetcher:
@@ -94,14 +106,27 @@ class HubFetcher:
         if fetch is None:
             if len(self._running) >= MAX_AT_ONCE:
                 raise TooManyRequests(f"{MAX_AT_ONCE} models are being fetched already; wait for one", retry_after=60)
-            fetch = self._running[wanted.key] = _Fetch(wanted)
-            fetch.task = asyncio.create_task(self._work(fetch), name=f"fetch {wanted.repo}")
+            fetch = self._begin(_Fetch(wanted))
         await fetch.known.wait()
         if fetch.failure is not None:
             raise fetch.failure
         if fetch.job is None:
             raise ModelUnavailable("the server is stopping")
         return await self.status(fetch.job)
+
+    async def resume(self) -> None:
+        """Go on, under their old numbers, with the fetches of a server that has ended. Once, after ``Jobs.start``."""
+        for row in await self._jobs.waiting("fetch"):
+            wanted = _wanted_of(row)
+            if wanted is None or wanted.key in self._running or len(self._running) >= MAX_AT_ONCE:
+                await self._jobs.give_up(row.pk)
+            else:
+                self._begin(_Fetch(wanted, row)).on_start(row.pk)
+
+    def _begin(self, fetch: _Fetch) -> _Fetch:
+        self._running[fetch.wanted.key] = fetch
+        fetch.task = asyncio.create_task(self._work(fetch), name=f"fetch {fetch.wanted.repo}")
+        return fetch
 
     async def wait(self, job: int) -> JobStatus:
         """See ``inference.fetching.Fetcher``."""
@@ -137,16 +162,18 @@ class HubFetcher:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(self, fetch: _Fetch) -> None:
-        wanted = fetch.wanted
-        params = {"models": str(self._models), "repo": wanted.repo, "revision": wanted.revision}
+        wanted, row = fetch.wanted, fetch.resumes
+        params: dict[str, Any] = {"models": str(self._models), "repo": wanted.repo, "revision": wanted.revision}
+        params |= {"keep_free": self._keep_free, "lock_patience_s": 0.0 if row is None else _LOCK_PATIENCE_S}
         try:
             await self._jobs.run(
                 "fetch",
                 PROGRAM,
-                params | {"keep_free": self._keep_free},
+                params,
                 subject=wanted.repo,
                 on_progress=fetch.on_progress,
                 on_start=fetch.on_start,
+                resumes=None if row is None else row.pk,
             )
             await self._catalog.refresh()
         except JobFailed as failure:
@@ -203,6 +230,17 @@ def _from_row(row: Job) -> JobStatus:
         finished_at=_seconds(row.finished_at),
         result=result,
     )
+
+
+def _wanted_of(row: Job) -> Wanted | None:
+    """What a row's parameters ask for; None where they are not of this version."""
+    repo, revision = row.params.get("repo"), row.params.get("revision")
+    if not isinstance(repo, str) or not isinstance(revision, str):
+        return None
+    try:
+        return parse_wanted(repo, revision)
+    except InvalidRequest:
+        return None
 
 
 def _seconds(moment: datetime | None) -> float | None:

@@ -1,9 +1,10 @@
 """The job program that fetches a model from the Hub: resolve, choose, check the space, download, verify, rename.
 
 Parameters: ``models`` (the directory that gets ``org/name/<commit>/``), ``repo``, ``revision``, ``keep_free`` (bytes
-that must stay free on the disk). Phases: ``resolve``, ``download`` (bytes of the whole; the hashes are taken on the
-way). Everything is written below ``org/name/.<commit>.partial/``, where a scan does not look: ``NAME.part`` while it
-grows, ``NAME`` once it is whole, synced and has the Hub's hash. A run that is cut off goes on from there.
+that must stay free on the disk), ``lock_patience_s`` (how long to wait for another fetch of it to end). Phases:
+``resolve``, ``download`` (bytes of the whole; the hashes are taken on the way). Everything is written below
+``org/name/.<commit>.partial/``, where a scan does not look: ``NAME.part`` while it grows, ``NAME`` once it is whole,
+synced and has the Hub's hash. A run that is cut off goes on from there.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def fetch(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
         if info.gated:
             get_hf_file_metadata(_url(plan, plan.files[0]), timeout=_METADATA_TIMEOUT_S)
     plan.partial.mkdir(parents=True, exist_ok=True)
-    with _alone(plan):
+    with _alone(plan, params["lock_patience_s"]):
         if is_whole(plan):  # by another process, meanwhile
             return plan.result(already=True)
         have = sum(_on_disk(plan.partial, file) for file in plan.files)
@@ -134,11 +135,11 @@ def is_whole(plan: Plan) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(plan: Plan) -> Iterator[None]:
+def _alone(plan: Plan, patience_s: float) -> Iterator[None]:
     """One fetch at a time per model and revision, also of other servers on the same directory."""
     lock = FileLock(plan.partial.with_suffix(".lock"))
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=patience_s)
     except Timeout:
         raise JobError(f"Another process is fetching {plan.repo} into {plan.target.parent}.", code="busy") from None
     try:

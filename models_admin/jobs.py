@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import psutil
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError
-from django.db.models import Q
+from django.db.models import F, Q
 
 from inference.records import EventSink
 from models_admin.job_protocol import Progress
@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 10.0
 LEASE_S = 60.0
 _SAVE_EVERY_S = 1.0
+_ENDS = {JobState.QUEUED: "interrupted"}
 INTERRUPTED = "interrupted: the server ended while it ran"
+RESUMABLE = frozenset({"fetch"})
+"""The kinds of jobs that go on where they stopped when their server has ended."""
 
 
 class Board(EventSink, Protocol):
@@ -52,22 +55,40 @@ class Jobs:
         self._running: dict[int, asyncio.Task[Any]] = {}
         self._rates: dict[int, Rate] = {}
         self._over: dict[int, asyncio.Event] = {}
+        self._cancelled: set[int] = set()
+        self._stopping = False
 
     async def start(self) -> list[int]:
-        """Mark jobs of servers that are gone as failed; return their ids. Call it once, before the first ``run``."""
-        return await sync_to_async(_fail_interrupted)()
+        """Settle what servers that are gone have left. Call it once, before the first ``run``.
+
+        Jobs that can go on wait for ``run`` to resume them; the others have failed, and their ids are returned. One
+        that brought nothing since it was last resumed is not resumed again: it may be what ends the server.
+        """
+        return await sync_to_async(_settle_interrupted)()
+
+    async def waiting(self, kind: str) -> list[Job]:
+        """Jobs of that kind to be resumed, the oldest first."""
+        return await sync_to_async(lambda: list(Job.objects.filter(state=JobState.QUEUED, kind=kind).order_by("pk")))()
+
+    async def give_up(self, job_id: int) -> None:
+        """A job that waits to be resumed, and cannot be, has failed."""
+        await _quietly(_finish, job_id, JobState.FAILED, INTERRUPTED, {})
 
     async def stop(self) -> None:
-        """Cancel what runs and return when every child is gone."""
+        """End what runs; return when each child and its row are done. What can go on, waits for the next start."""
+        self._stopping = True
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *(over.wait() for over in self._over.values()), return_exceptions=True)
 
     def cancel(self, job_id: int) -> bool:
         """End a running job; its ``run`` raises ``JobFailed``. False when no such job runs here."""
         task = self._running.get(job_id)
-        return task is not None and task.cancel()
+        if task is None or not task.cancel():
+            return False
+        self._cancelled.add(job_id)
+        return True
 
     async def ended(self, job_id: int) -> None:
         """Return when the job's program is gone and its row says so; at once when it does not run here."""
@@ -87,13 +108,13 @@ class Jobs:
         subject: str,
         on_progress: OnProgress,
         on_start: Callable[[int], None] = lambda job_id: None,
+        resumes: int | None = None,
     ) -> dict[str, Any]:
-        """See ``job_runner.Runner.run``. The row ends as done, failed or cancelled, whatever happens.
+        """See ``job_runner.Runner.run``. The row ends as done, failed or cancelled, or waits, whatever happens.
 
-        ``on_start`` hears the job's number before its program starts.
+        ``on_start`` hears the job's number before its program starts. ``resumes`` is that of one of ``waiting``.
         """
-        job_id = await sync_to_async(_create)(kind, subject, params)
-        self._emit("started", job_id, kind, subject)
+        job_id = await self._opened(kind, subject, params, resumes)
         rate, over = Rate(), asyncio.Event()
         self._rates[job_id], self._over[job_id] = rate, over
 
@@ -111,31 +132,49 @@ class Jobs:
             # Two ways to be cancelled: the caller is (that goes on up), or the job is by ``cancel`` (a refusal).
             await asyncio.wait({task})
             if task.cancelled():
-                state, error = JobState.CANCELLED, "cancelled"
-                raise JobFailed(f"The job {kind} {subject} was cancelled", code="job_cancelled")
+                state, error = self._cut_off(job_id, kind)
+                raise _refusal(kind, subject, state)
             result = task.result()
             state, error = JobState.DONE, ""
             return result
         except JobFailed as failure:
             error = failure.message
-            if failure.code not in (JobFailed.code, "job_cancelled"):
+            if failure.code not in (JobFailed.code, "job_cancelled", "interrupted"):
                 result = {"code": failure.code, "details": failure.details}
             raise
         except OSError as failure:
             error = f"the program cannot be started: {failure.strerror or failure}"
             raise JobFailed(error) from failure
         except asyncio.CancelledError:
-            state, error = JobState.CANCELLED, "cancelled"
+            state, error = self._cut_off(job_id, kind)
             task.cancel()
             await asyncio.wait({task})
             raise
         finally:
             del self._running[job_id]
-            await asyncio.shield(_quietly(_finish, job_id, state, error, result))
-            self._hide(job_id)
-            self._emit(state.value, job_id, kind, subject, error=error)
-            del self._rates[job_id], self._over[job_id]
-            over.set()
+            try:
+                await asyncio.shield(_quietly(_finish, job_id, state, error, result))
+            finally:  # who waits for it must not wait for ever
+                self._hide(job_id)
+                self._emit(_ENDS.get(state, state.value), job_id, kind, subject, error=error)
+                del self._rates[job_id], self._over[job_id]
+                over.set()
+
+    async def _opened(self, kind: str, subject: str, params: dict[str, Any], resumes: int | None) -> int:
+        if resumes is None:
+            job_id = await sync_to_async(_create)(kind, subject, params)
+        else:
+            job_id = await sync_to_async(_reopen)(resumes, params)
+        self._emit("started" if resumes is None else "resumed", job_id, kind, subject)
+        return job_id
+
+    def _cut_off(self, job_id: int, kind: str) -> tuple[JobState, str]:
+        """What becomes of a job that was ended, by its owner or with the server."""
+        wanted = job_id in self._cancelled
+        self._cancelled.discard(job_id)
+        if self._stopping and kind in RESUMABLE and not wanted:
+            return JobState.QUEUED, ""
+        return JobState.CANCELLED, "cancelled"
 
     async def _work(self, job_id: int, program: str, params: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         latest = Progress("")
@@ -179,6 +218,13 @@ class Jobs:
             self._board.publish("jobs", None, key=str(job_id))
 
 
+def _refusal(kind: str, subject: str, state: JobState) -> JobFailed:
+    """Of a job that was ended, for who waits for it."""
+    if state is JobState.QUEUED:
+        return JobFailed("the server is stopping; the job goes on when it starts again", code="interrupted")
+    return JobFailed(f"The job {kind} {subject} was cancelled", code="job_cancelled")
+
+
 async def _quietly(write: Any, *args: Any) -> None:
     """A row that cannot be written must not end the work it describes."""
     try:
@@ -212,18 +258,37 @@ def _save_progress(job_id: int, progress: Progress) -> None:
 
 
 def _finish(job_id: int, state: JobState, error: str, result: dict[str, Any]) -> None:
+    finished_at = None if state is JobState.QUEUED else datetime.now(UTC)
     Job.objects.filter(pk=job_id).update(
-        state=state, error=error, result=result, finished_at=datetime.now(UTC), lease_pid=None
+        state=state, error=error, result=result, finished_at=finished_at, lease_pid=None
     )
 
 
-def _fail_interrupted() -> list[int]:
+def _reopen(job_id: int, params: dict[str, Any]) -> int:
+    Job.objects.filter(pk=job_id).update(
+        params=params,
+        state=JobState.RUNNING,
+        lease_pid=os.getpid(),
+        heartbeat_at=datetime.now(UTC),
+        resumed_from=F("done"),
+    )
+    return job_id
+
+
+def _settle_interrupted() -> list[int]:
     """A lease is lost when its process is gone, or has not been heard of for so long that its id means another."""
     now = datetime.now(UTC)
     unfinished = Job.objects.filter(Q(state=JobState.RUNNING) | Q(state=JobState.QUEUED))
-    lost = [job.pk for job in unfinished if not _is_leased(job, now)]
-    Job.objects.filter(pk__in=lost).update(state=JobState.FAILED, error=INTERRUPTED, finished_at=now, lease_pid=None)
-    return lost
+    lost = [job for job in unfinished if not _is_leased(job, now)]
+    going_on = [job.pk for job in lost if _goes_on(job)]
+    over = [job.pk for job in lost if job.pk not in going_on]
+    Job.objects.filter(pk__in=going_on).update(state=JobState.QUEUED, lease_pid=None)
+    Job.objects.filter(pk__in=over).update(state=JobState.FAILED, error=INTERRUPTED, finished_at=now, lease_pid=None)
+    return over
+
+
+def _goes_on(job: Job) -> bool:
+    return job.kind in RESUMABLE and (job.resumed_from is None or job.done > job.resumed_from)
 
 
 def _is_leased(job: Job, now: datetime) -> bool:

@@ -108,7 +108,8 @@ class Job(models.Model):
 
     ``done`` of ``total`` counts ``unit``s (``bytes``, ``files``, ``tensors``) of the ``phase`` under way; ``total`` 0
     means that nobody knows. ``lease_pid`` is the server that runs it and ``heartbeat_at`` its last sign of life: a
-    running job whose server is gone was interrupted.
+    running job whose server is gone was interrupted. A queued one waits for the next server, to go on there;
+    ``resumed_from`` is the ``done`` with which it last did, None if it never did.
     """
 
     kind = models.CharField(max_length=32)
@@ -118,6 +119,7 @@ class Job(models.Model):
     done = models.BigIntegerField(default=0)
     total = models.BigIntegerField(default=0)
     unit = models.CharField(max_length=16, default="bytes")
+    resumed_from = models.BigIntegerField(null=True, blank=True)
     error = models.TextField(blank=True)
     params = models.JSONField(default=dict)
     result = models.JSONField(default=dict, blank=True)

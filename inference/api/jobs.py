@@ -46,7 +46,7 @@ async def download_model(request: HttpRequest) -> HttpResponseBase:
         job = await fetcher().wait(job.job)
         if job.state in ("failed", "cancelled"):
             raise from_code(job.code, job.message, details={"job": job.job})
-    return _json(_download_answer(job), 202 if job.state == "running" else 200)
+    return _json(_download_answer(job), 202 if job.state in ("queued", "running") else 200)
 
 
 @api.route("GET", "/jobs", scope="admin", operation_id="list_jobs", summary="Jobs, the newest first", tag="jobs")

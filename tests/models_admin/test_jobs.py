@@ -216,3 +216,23 @@ async def test_jobs_of_dead_servers_are_failed_and_those_of_living_ones_left() -
     rows = await in_db(lambda: {job.pk: (job.state, job.error) for job in Job.objects.all()})
     assert {rows[pk] for pk in dead} == {(JobState.FAILED, INTERRUPTED)}
     assert rows[alive] == (JobState.RUNNING, "")
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_fetch_goes_on_only_while_it_gets_further() -> None:
+    """One that was resumed and brought nothing may be what ends the server."""
+
+    def fill() -> list[int]:
+        rows = [("fetch", None, 0), ("fetch", 5, 6), ("fetch", 5, 5), ("fetch", 5, 0), ("demo", None, 9)]
+        jobs = [Job(kind=kind, state=JobState.RUNNING, resumed_from=at, done=done) for kind, at, done in rows]
+        return [job.pk for job in Job.objects.bulk_create(jobs)]
+
+    never, further, stood, fell, other = await in_db(fill)
+    jobs = Jobs()
+    assert sorted(await jobs.start()) == [stood, fell, other]
+    assert [job.pk for job in await jobs.waiting("fetch")] == [never, further]
+    await jobs.give_up(never)
+    states = await in_db(lambda: {job.pk: (job.state, job.error) for job in Job.objects.all()})
+    assert states[never] == states[stood] == (JobState.FAILED, INTERRUPTED)
+    assert await Jobs().start() == []
+    assert [job.pk for job in await jobs.waiting("fetch")] == [further]
