@@ -23,7 +23,8 @@ class Form:
     """The markers of a family: before a parameter's name, between name and value, after the value, after the call.
 
     ``between`` has one entry for each way; an entry's value is the JSON type it announces, "" for none. ``trim`` is
-    what belongs to the markers and not to the value: white space, one line break on either side, or nothing.
+    what belongs to the markers and not to the value: white space, one line break on either side, or nothing. Where
+    ``followed`` names what stands behind ``after``, an ``after`` before anything else is a part of the value.
     """
 
     before: str
@@ -31,12 +32,14 @@ class Form:
     after: str
     end: str
     trim: Trim
+    followed: tuple[str, ...] = ()
 
 
 FUNCTION = Form("<parameter=", {">": ""}, "</parameter>", "</function>", "line")
 FUNCTION_SPACED = Form("<parameter=", {">": ""}, "</parameter>", "</function>", "space")
-KEYS = Form("<arg_key>", {"</arg_key>": ""}, "</arg_value>", "</tool_call>", "space")
-KEYS_EXACT = Form("<arg_key>", {"</arg_key>": ""}, "</arg_value>", "</tool_call>", "")
+_AFTER_VALUE = ("<arg_key>", "</tool_call>", "<tool_call>")
+KEYS = Form("<arg_key>", {"</arg_key>": ""}, "</arg_value>", "</tool_call>", "space", _AFTER_VALUE)
+KEYS_EXACT = Form("<arg_key>", {"</arg_key>": ""}, "</arg_value>", "</tool_call>", "", _AFTER_VALUE)
 INVOKE = Form('<parameter name="', {'">': ""}, "</parameter>", "</invoke>", "space")
 DSML = Form(
     '<｜DSML｜parameter name="',
@@ -104,11 +107,17 @@ def _string(reader: Reader, value: _Value, form: Form) -> Steps[None]:
     """Pass a string on, without what belongs to the markers. Up to ``space`` nothing but white space is held."""
     value.begin()
     yield from _skip_lead(reader, form)
-    space = reader.place
+    space = looked = reader.place
     while True:
+        at = reader.text.find(form.after, looked - reader.base)
+        if at >= 0:
+            place = reader.base + at
+            if not (yield from _ends(reader, place + len(form.after), form)):
+                looked = place + len(form.after)
+                continue
+            at = place - reader.base
         start = space - reader.base if form.trim == "space" else reader.at
-        at = reader.text.find(form.after, start)
-        end = at if at >= 0 else len(reader.text) - held_length(reader.text[start:], (form.after,))
+        end = at if at >= 0 else len(reader.text) - held_length(reader.text[looked - reader.base :], (form.after,))
         text = _without_tail(reader.text[start:end], form)
         if text:
             value.add(json.dumps(reader.text[reader.at : start + len(text)], ensure_ascii=False)[1:-1])
@@ -117,8 +126,24 @@ def _string(reader: Reader, value: _Value, form: Form) -> Steps[None]:
             reader.at = at + len(form.after)
             value.add('"')
             return
-        space = reader.base + end
+        space = looked = reader.base + end
         yield from reader.more()
+
+
+def _ends(reader: Reader, place: int, form: Form) -> Steps[bool]:
+    """Whether the marker before ``place`` ends the value, by what follows it; the end of the answer does not."""
+    longest = max(map(len, form.followed), default=0)
+    while form.followed:
+        while place < reader.base + len(reader.text) and reader.text[place - reader.base].isspace():
+            place += 1
+        at = place - reader.base
+        rest = reader.text[at : at + longest]
+        if reader.ended or rest.startswith(form.followed):
+            return True
+        if not any(marker.startswith(rest) for marker in form.followed):
+            return False
+        yield from reader.more()
+    return True
 
 
 def _skip_lead(reader: Reader, form: Form) -> Steps[None]:
@@ -140,7 +165,12 @@ def _all(reader: Reader, form: Form) -> Steps[tuple[str, str]]:
     while True:
         at = reader.text.find(form.after, max(reader.at, searched - reader.base))
         if at >= 0:
-            break
+            place = reader.base + at
+            if (yield from _ends(reader, place + len(form.after), form)):
+                at = place - reader.base
+                break
+            searched = place + len(form.after)
+            continue
         searched = max(reader.place, reader.base + len(reader.text) - len(form.after))
         yield from reader.more()
     text = reader.text[reader.at : at]

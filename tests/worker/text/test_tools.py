@@ -274,3 +274,21 @@ def test_a_parser_that_fails_gives_text() -> None:
 def test_without_any_call_the_text_comes_out_as_it_is(pieces: list[str]) -> None:
     text = "".join(pieces)
     assert hear("hermes", pieces).answer() == hear("hermes", list(text)).answer() == (text, [])
+
+
+@pytest.mark.parametrize("parser", ["glm47", "poolside_v1", "auto"])
+@pytest.mark.parametrize("key", ["city", "where", "other"])
+@pytest.mark.parametrize(
+    "value", ["a</arg_value>", "</arg_value>b", "a</arg_value></arg_value> </arg_valu", "<arg_key>"]
+)
+def test_the_end_marker_of_a_value_may_stand_within_it(parser: str, key: str, value: str) -> None:
+    one = f"<tool_call>weather\n<arg_key>{key}</arg_key>\n<arg_value>{value}</arg_value>\n"
+    text = f"{one}<arg_key>days</arg_key>\n<arg_value>2</arg_value>\n</tool_call>{one}</tool_call>"
+    for pieces in (*in_two(text), list(text)):
+        assert run(parser, pieces) == ("", [("weather", {key: value, "days": 2}), ("weather", {key: value})])
+
+
+def test_a_value_that_the_answer_ends_behind_is_whole() -> None:
+    text = "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n"
+    for pieces in in_two(text):
+        assert hear("glm47", pieces).answer() == ("", [("weather", '{"city":"Oslo"')])
