@@ -14,6 +14,8 @@ Machine = Callable[[Reader, Calls], Steps[bool]]
 
 _PLAIN_NAME = re.compile(r"[^\s<>{}\[\]()\"]+")
 _KIMI_INDEX = re.compile(r":\d+$")
+_KIMI_CALL = "<|tool_call_begin|>"
+_DEEPSEEK_CALL = "<｜tool▁call▁begin｜>"
 _MARKED = Envelope()
 
 
@@ -133,43 +135,54 @@ def bracketed(reader: Reader, calls: Calls) -> Steps[bool]:
     return False
 
 
-def kimi(reader: Reader, calls: Calls) -> Steps[bool]:
-    made = calls.made
-    while True:
-        yield from reader.space()
-        found = yield from reader.choose(
-            ("<|tool_call_begin|>", "<|tool_calls_section_end|>", "<|tool_call_section_end|>")
-        )
-        if not found or (found != "<|tool_call_begin|>" and calls.made == made):
-            raise NotACall
-        if found != "<|tool_call_begin|>":
-            return True
-        text, _ = yield from reader.until(("<|tool_call_argument_begin|>",))
-        yield from reader.space()
-        yield from whole_call(reader, calls, _plain(_KIMI_INDEX.sub("", text.strip()).split(".")[-1]))
-        yield from reader.space()
-        if not (yield from reader.choose(("<|tool_call_end|>",))):
-            raise NotACall
-        reader.mark = reader.at
+def kimi(*, begun: bool) -> Machine:
+    """Calls up to the end of their section. ``begun``: the first one's own marker was read, a section's was not."""
+
+    def read(reader: Reader, calls: Calls) -> Steps[bool]:
+        made, found = calls.made, _KIMI_CALL if begun else ""
+        while True:
+            if not found:
+                yield from reader.space()
+                found = yield from reader.choose(
+                    (_KIMI_CALL, "<|tool_calls_section_end|>", "<|tool_call_section_end|>")
+                )
+            if not found or (found != _KIMI_CALL and calls.made == made):
+                raise NotACall
+            if found != _KIMI_CALL:
+                return True
+            text, _ = yield from reader.until(("<|tool_call_argument_begin|>",))
+            yield from reader.space()
+            yield from whole_call(reader, calls, _plain(_KIMI_INDEX.sub("", text.strip()).split(".")[-1]))
+            yield from reader.space()
+            if not (yield from reader.choose(("<|tool_call_end|>",))):
+                raise NotACall
+            reader.mark, found = reader.at, ""
+
+    return read
 
 
-def deepseek(reader: Reader, calls: Calls) -> Steps[bool]:
-    """V3 and R1: a type, a name and fenced JSON. V3.1: a name and JSON."""
-    made = calls.made
-    while True:
-        yield from reader.space()
-        found = yield from reader.choose(("<｜tool▁call▁begin｜>", "<｜tool▁calls▁end｜>"))
-        if not found or (found == "<｜tool▁calls▁end｜>" and calls.made == made):
-            raise NotACall
-        if found == "<｜tool▁calls▁end｜>":
-            return True
-        yield from _deepseek_call(reader, calls)
-        yield from reader.space()
-        yield from reader.choose(("```",))
-        yield from reader.space()
-        if not (yield from reader.choose(("<｜tool▁call▁end｜>",))):
-            raise NotACall
-        reader.mark = reader.at
+def deepseek(*, begun: bool) -> Machine:
+    """V3 and R1: a type, a name and fenced JSON. V3.1: a name and JSON. ``begun`` as in ``kimi``."""
+
+    def read(reader: Reader, calls: Calls) -> Steps[bool]:
+        made, found = calls.made, _DEEPSEEK_CALL if begun else ""
+        while True:
+            if not found:
+                yield from reader.space()
+                found = yield from reader.choose((_DEEPSEEK_CALL, "<｜tool▁calls▁end｜>"))
+            if not found or (found != _DEEPSEEK_CALL and calls.made == made):
+                raise NotACall
+            if found != _DEEPSEEK_CALL:
+                return True
+            yield from _deepseek_call(reader, calls)
+            yield from reader.space()
+            yield from reader.choose(("```",))
+            yield from reader.space()
+            if not (yield from reader.choose(("<｜tool▁call▁end｜>",))):
+                raise NotACall
+            reader.mark, found = reader.at, ""
+
+    return read
 
 
 def _deepseek_call(reader: Reader, calls: Calls) -> Steps[None]:
@@ -183,20 +196,27 @@ def _deepseek_call(reader: Reader, calls: Calls) -> Steps[None]:
     yield from whole_call(reader, calls, _plain(name))
 
 
-def invokes(before: str, end: str, form: Form) -> Machine:
-    """Calls of the kind ``<invoke name="NAME">`` up to ``end``, the block's end marker."""
+def invokes(before: str, end: str, form: Form, *, begun: bool = False, known: bool = False) -> Machine:
+    """Calls of the kind ``<invoke name="NAME">`` up to ``end``, the block's end marker. ``begun`` as in ``kimi``.
+
+    ``known``: the first counts only if it names a function of the request.
+    """
 
     def read(reader: Reader, calls: Calls) -> Steps[bool]:
-        made = calls.made
+        made, found = calls.made, before if begun else ""
         while True:
-            yield from reader.space()
-            found = yield from reader.choose((before, end))
+            if not found:
+                yield from reader.space()
+                found = yield from reader.choose((before, end))
             if not found or (found == end and calls.made == made):
                 raise NotACall
             if found == end:
                 return True
-            name, _ = yield from reader.until(('">',))
-            yield from parameters(reader, calls, _plain(name), form)
+            name = _plain((yield from reader.until(('">',)))[0])
+            if known and calls.made == made and name not in calls.known:
+                raise NotACall
+            yield from parameters(reader, calls, name, form)
+            found = ""
 
     return read
 

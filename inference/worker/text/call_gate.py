@@ -13,6 +13,7 @@ arguments are read. What then becomes of a block that is no well-formed call:
   the end of a well-formed call and its end marker.
 - The answer ends before a call has begun: the block is text, and no parser is asked, which might take half a call for
   a whole one. After another call, or where nothing but calls could come, it is dropped.
+- Where all markers are special tokens, none is text, whatever becomes of the block.
 - The answer ends within a call: the arguments stay what was decoded; the reason says whether it was cut off. What was
   read of a marker, or of a further call of the same block, is dropped.
 
@@ -109,6 +110,10 @@ class ToolGate:
         )
         self._fresh = syntax.bare is not None
         self._strays: tuple[str, ...] = ()
+        # A grammar that describes the content may have one in a string.
+        self._never = syntax.markers if syntax.special and not either else ()
+        self._loose = tuple(marker for marker in self._never if marker not in syntax.blocks)
+        self._parts = re.compile(f"({'|'.join(map(re.escape, self._never))})") if self._never else None
         self._cut_off = False
         self._told = 0
         self._blank = 0
@@ -146,7 +151,8 @@ class ToolGate:
         reader = self._reader
         while True:
             starts = () if self._worded else self._syntax.blocks
-            markers = (*starts, *self._tags, *self._strays)
+            strays = (*self._strays, *self._loose)
+            markers = (*starts, *self._tags, *strays)
             found = self._find(markers)
             if self._either and not self._thinking and self._says_word(found, markers):
                 continue
@@ -173,10 +179,10 @@ class ToolGate:
             self._say_to(reader.at + len(reader.text[reader.at : at].rstrip()))
             reader.mark = reader.at
             reader.at = at + len(marker)
-            if marker not in self._strays:
+            if marker not in strays:
                 return marker
             reader.mark = None
-            self._strays = () if marker == self._strays[0] else self._strays
+            self._strays = () if marker in self._strays[:1] else self._strays
 
     def _says_word(self, found: tuple[int, str] | None, markers: tuple[str, ...]) -> bool:
         """True, the first time, if there is text before the marker that was found."""
@@ -261,13 +267,12 @@ class ToolGate:
     def _refused(self, marker: str, block: Block, refusal: NotACall) -> Generator[None, None, None]:
         """No call has begun in this block: the parser reads it as a whole, or its marker is text."""
         reader = self._reader
-        fenced = block.machine is forms.fenced
         ended = isinstance(refusal, TextEnded)
         self._cut_off = self._cut_off or ended
         if self._drops(refusal):
             return
-        if isinstance(refusal, NotStreamable) or (block.end and not (ended or fenced or self._thinking)):
-            yield from self._whole(marker, block.end, known=fenced)
+        if isinstance(refusal, NotStreamable) or (block.end and not (ended or block.known or self._thinking)):
+            yield from self._whole(marker, block.end, known=block.known)
         else:
             self._back()
             self._say_to(reader.text.index(marker, reader.at) + len(marker))
@@ -324,10 +329,14 @@ class ToolGate:
         self._skip_to(reader.place)
         reader.at = at
         self._told = reader.place
-        if not self._calls.made and self._said_length <= MAX_LAST_LOOK:
-            self._said.append(text)
-            self._said_length += len(text)
-        self._sink.text(text)
+        for piece in filter(None, self._parts.split(text) if self._parts else (text,)):
+            if piece in self._never:
+                self._sink.skip(len(piece))
+                continue
+            if not self._calls.made and self._said_length <= MAX_LAST_LOOK:
+                self._said.append(piece)
+                self._said_length += len(piece)
+            self._sink.text(piece)
 
     def _skip_to(self, place: int) -> None:
         if place > self._told:

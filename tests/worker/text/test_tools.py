@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -86,6 +87,8 @@ def test_text_around_calls_is_text(spelling: Spelling) -> None:
 def test_a_call_cut_off_keeps_what_was_decoded(spelling: Spelling) -> None:
     text = spelling.write(OSLO)
     full = hear(spelling.parser, [text]).calls[0][1]
+    syntax = SYNTAXES[spelling.parser]
+    never = "|".join(map(re.escape, syntax.markers)) if syntax.special else "$^"
     for end in range(len(text)):
         whole = hear(spelling.parser, [text[:end]])
         assert hear(spelling.parser, list(text[:end])).answer() == whole.answer()
@@ -93,7 +96,7 @@ def test_a_call_cut_off_keeps_what_was_decoded(spelling: Spelling) -> None:
             assert whole.said == ""
             assert full.startswith(whole.calls[0][1])
         else:
-            assert whole.said == text[:end]
+            assert whole.said == re.sub(never, "", text[:end])
 
 
 @every
@@ -114,6 +117,16 @@ TOKENS = [
     *["<tool_call>", "</tool_call>", "<function=", "weather", ">", "</function>", "<parameter=city>", "</parameter>"],
     *["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "[TOOL_CALLS]", "[ARGS]", "[Calling tool:", ")]"],
     *['{"name": "weather", "arguments": ', '{"city": "', "{", "}", "[", "]", '"', "\\", ",", " ", "\n", "a", "```json"],
+    *["<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>", "functions.weather:0"],
+    *["<|tool_call_argument_begin|>", "<|tool_call_end|>", "<minimax:tool_call>", "</minimax:tool_call>", "</invoke>"],
+    *[
+        '<invoke name="',
+        '">',
+        '<parameter name="city">',
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁sep｜>",
+        "<｜tool▁call▁end｜>",
+    ],
     *["<|python_tag|>", "; ", "<think>", "</think>", "<|tool_call>", "call:weather{", "<tool_call|>", "clock", "null"],
 ]
 
@@ -292,3 +305,51 @@ def test_a_value_that_the_answer_ends_behind_is_whole() -> None:
     text = "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n"
     for pieces in in_two(text):
         assert hear("glm47", pieces).answer() == ("", [("weather", '{"city":"Oslo"')])
+
+
+KIMI = '<|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>{"city": "Oslo"}<|tool_call_end|>'
+MINIMAX = '<invoke name="weather">\n<parameter name="city">Oslo</parameter>\n</invoke>'
+DSML = MINIMAX.replace('city"', 'city" string="true"').replace("</", "</｜DSML｜").replace("<i", "<｜DSML｜i")
+DSML = DSML.replace("<p", "<｜DSML｜p")
+DEEPSEEK = '<｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "Oslo"}<｜tool▁call▁end｜>'
+WITHOUT_OUTER = [
+    ("kimi", KIMI, "<|tool_calls_section_end|>"),
+    ("minimax", MINIMAX, "</minimax:tool_call>"),
+    ("deepseek_v4", DSML, "</｜DSML｜tool_calls>"),
+    ("deepseek", DEEPSEEK, "<｜tool▁calls▁end｜>"),
+]
+
+
+@pytest.mark.parametrize(("parser", "call", "end"), WITHOUT_OUTER, ids=[parser for parser, *_ in WITHOUT_OUTER])
+def test_calls_without_the_markers_around_them_are_calls(parser: str, call: str, end: str) -> None:
+    for text, said in [
+        (call, ""),
+        (f"So: {call}\n{call}\n{end}", "So:"),
+        (f"{call} and {call}{end} ok", " and ok"),
+        (f"{call} and {end} ok", " and ok"),
+    ]:
+        for pieces in in_two(text):
+            assert run(parser, pieces) == (said, OSLO * text.count(call))
+
+
+@pytest.mark.parametrize(
+    ("parser", "text", "said"),
+    [
+        ("kimi", "<|tool_call_begin|>weather in Oslo<|tool_call_end|> ok", "weather in Oslo ok"),
+        ("kimi", "<|tool_calls_section_begin|>weather<|tool_calls_section_end|> ok", "weather ok"),
+        ("kimi", "a <|tool_call_end|> b <|tool_call_argument_begin|>{}", "a b{}"),
+        ("kimi", "<|tool_call_begin|>functions.weather:0<|tool_call_arg", "functions.weather:0<|tool_call_arg"),
+        ("kimi", "1 <| 2 <", "1 <| 2 <"),
+        ("deepseek", "a<｜tool▁sep｜>b <｜tool▁call▁begin｜>c<｜tool▁call▁end｜>", "ab c"),
+        ("minimax", 'Write <invoke name="f"> and </invoke>.', 'Write <invoke name="f"> and </invoke>.'),
+    ],
+)
+def test_a_special_token_is_no_text_where_there_is_no_call(parser: str, text: str, said: str) -> None:
+    for pieces in (*in_two(text), list(text)):
+        assert run(parser, pieces) == (said, [])
+
+
+def test_a_marker_within_a_string_that_a_grammar_made_stays() -> None:
+    text = '{"about": "a <|tool_call_end|> b"}'
+    for pieces in in_two(text):
+        assert hear("kimi", pieces, either=True).answer() == (text, [])
