@@ -12,6 +12,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from pydantic import ConfigDict, Field
 
+from inference.api import admin_answers as answers
+from inference.api import openapi
 from inference.api.base import JsonApi, json_response
 from inference.api.deps import catalog, principal, product_version, services
 from inference.api.describe import LIVE_STATES, flying_request, in_gb, listed_model, running_model
@@ -67,7 +69,15 @@ class CancelBody(AdminBody):
 
 
 @api.route(
-    "POST", "/model/load", scope="admin", operation_id="load_model", summary="Load a model", tag="models", body=LoadBody
+    "POST",
+    "/model/load",
+    scope="admin",
+    operation_id="load_model",
+    summary="Load a model",
+    tag="models",
+    body=LoadBody,
+    answers={200: answers.LoadAnswer, 202: answers.LoadBegun},
+    refuses=[openapi.LOAD],
 )
 async def load_model(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(LoadBody, parse_object(request.body))
@@ -90,6 +100,9 @@ async def load_model(request: HttpRequest) -> HttpResponseBase:
     summary="Unload a model and wait for its memory",
     tag="models",
     body=UnloadBody,
+    optional_body=True,
+    answers={200: answers.UnloadAnswer},
+    refuses=[openapi.NAMED],
 )
 async def unload_model(request: HttpRequest, model_id: str | None = None) -> HttpResponseBase:
     name = _unload_name(request, model_id)
@@ -108,6 +121,7 @@ async def unload_model(request: HttpRequest, model_id: str | None = None) -> Htt
     operation_id="list_all_models",
     summary="Every model on disk, with its run state or why it cannot run",
     tag="models",
+    answers={200: answers.ListedModels},
 )
 async def models_list(request: HttpRequest) -> HttpResponseBase:
     states = {status.id: status for status in get_engine().models()}
@@ -121,6 +135,7 @@ async def models_list(request: HttpRequest) -> HttpResponseBase:
     operation_id="list_loaded_models",
     summary="Models in memory, loading or draining",
     tag="models",
+    answers={200: answers.RunningModels},
 )
 async def models_loaded(request: HttpRequest) -> HttpResponseBase:
     return _json({"models": [running_model(status) for status in _live()]})
@@ -133,6 +148,7 @@ async def models_loaded(request: HttpRequest) -> HttpResponseBase:
     operation_id="get_status",
     summary="Memory, loaded models, requests in flight, speed",
     tag="server",
+    answers={200: answers.Status},
 )
 async def status(request: HttpRequest) -> HttpResponseBase:
     engine, live = get_engine(), _live()
@@ -158,6 +174,7 @@ async def status(request: HttpRequest) -> HttpResponseBase:
     operation_id="get_health",
     summary="healthy, degraded or error, with reasons; error answers 503",
     tag="server",
+    answers={200: answers.HealthAnswer, 503: answers.HealthAnswer},
 )
 async def health(request: HttpRequest) -> HttpResponseBase:
     word, reasons = get_engine().health()
@@ -171,7 +188,13 @@ async def health(request: HttpRequest) -> HttpResponseBase:
     operation_id="stream_events",
     summary="What happens, as server-sent events, from `since` or Last-Event-ID on",
     tag="server",
-    streams=True,
+    answers={200: ()},
+    streams=answers.Happened,
+    parameters=[
+        openapi.parameter(
+            "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "Wins over `since`.", place="header"
+        )
+    ],
 )
 async def events(request: HttpRequest, since: int | None = None) -> HttpResponseBase:
     return await events_response(request, since)
@@ -185,6 +208,8 @@ async def events(request: HttpRequest, since: int | None = None) -> HttpResponse
     summary="End a request wherever it is",
     tag="server",
     body=CancelBody,
+    answers={200: answers.Cancelled},
+    refuses=[openapi.NAMED],
 )
 async def cancel_request(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(CancelBody, parse_object(request.body))

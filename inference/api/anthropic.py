@@ -8,6 +8,7 @@ import orjson
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from inference.api import answers, openapi
 from inference.api.base import json_response
 from inference.api.deps import catalog, principal, services
 from inference.api.v1 import ModelsShape, api, models_shape
@@ -28,7 +29,10 @@ from inference.records import RequestRecord
     summary="Answer a conversation, as Anthropic's clients ask for it",
     tag="anthropic",
     body=MessageRequest,
-    streams=True,
+    answers={200: answers.Message},
+    streams=answers.MessageEvent,
+    refuses=[openapi.WORK, openapi.ANSWER],
+    errors=("AnthropicError",),
 )
 async def create_message(request: HttpRequest) -> HttpResponseBase:
     call = message_call(request.body, principal(request), strict=services().strict)
@@ -48,6 +52,9 @@ async def create_message(request: HttpRequest) -> HttpResponseBase:
     summary="How many tokens the prompt of a message has",
     tag="anthropic",
     body=CountRequest,
+    answers={200: answers.MessageTokens},
+    refuses=[openapi.WORK],
+    errors=("AnthropicError",),
 )
 async def count_tokens(request: HttpRequest) -> HttpResponseBase:
     call = count_call(request.body, principal(request), strict=services().strict)

@@ -1,14 +1,16 @@
 """``JsonApi``: a ninja API whose every error is JSON in the shape of its protocol (the edge does that for 405).
 
 Bodies are parsed by ``inference.protocols``, not by ninja: its schemas are slower per request and word errors in its
-own way. They are described to the OpenAPI document by ``openapi_extra`` instead.
+own way. The OpenAPI document is told of them, and of what is answered, by ``route``; see ``inference.api.openapi``.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http.client import responses
+from types import MappingProxyType
 from typing import Any, cast
 
 from django.core.exceptions import RequestDataTooBig
@@ -18,6 +20,7 @@ from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 from pydantic import BaseModel
 
+from inference.api import openapi
 from inference.api.deps import product_version, require
 from inference.errors import BodyTooLarge, InternalError, InvalidRequest, LmxError, NotFound
 from inference.principal import Scope
@@ -26,24 +29,7 @@ from inference.protocols.errors import error_response, spoken_path
 log = logging.getLogger(__name__)
 
 View = Callable[..., Awaitable[HttpResponseBase]]
-_SCHEMAS = "#/components/schemas/"
-
-_ERROR_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
+Answers = Mapping[int, type[BaseModel] | tuple[type[BaseModel], ...]]
 
 
 class JsonApi(NinjaAPI):
@@ -54,7 +40,7 @@ class JsonApi(NinjaAPI):
         super().__init__(title=title, description=description, urls_namespace=name)
         self.prefix = prefix
         self.routes: dict[str, list[str]] = {}
-        self._bodies: dict[str, type[BaseModel]] = {}
+        self._shapes: dict[str, type[BaseModel]] = {}
 
     def route(
         self,
@@ -66,15 +52,30 @@ class JsonApi(NinjaAPI):
         summary: str,
         tag: str,
         body: type[BaseModel] | None = None,
-        streams: bool = False,
+        optional_body: bool = False,
+        answers: Answers = MappingProxyType({}),
+        streams: type[BaseModel] | None = None,
+        parameters: Iterable[dict[str, Any]] = (),
+        refuses: Iterable[openapi.Refusals] = (),
+        errors: tuple[str, ...] = ("Error",),
     ) -> Callable[[View], View]:
         """Serve ``methods`` (space-separated) on ``path``, with and without a trailing slash, for holders of ``scope``.
 
-        With several methods each gets ``operation_id`` with the method appended, but the first.
+        With several methods each gets ``operation_id`` with the method appended, but the first. What follows ``tag`` is
+        for the document alone: ``answers`` has the shape of each status's answer, or several shapes of which it has
+        one, an empty tuple for none but a stream; ``streams`` is the shape of the data of a stream's events;
+        ``parameters`` are those that the view's signature does not tell; ``refuses`` what it may refuse beyond what
+        every route may; ``errors`` the shapes of its errors.
         """
 
         def register(view: View) -> View:
-            extra = self._extra(body, streams)
+            extra = self._extra(answers, body, streams, errors, optional_body=optional_body)
+            if body is None and "POST" in methods.split():
+                extra["requestBody"] = openapi.NO_BODY
+            for status, told in openapi.refusals(openapi.refused(refuses, body="requestBody" in extra), errors).items():
+                also = extra["responses"].get(status)
+                extra["responses"][status] = told if also is None else openapi.either(also, told)
+            extra["parameters"] = [*parameters, *(openapi.URGENCY if scope == "inference" else ())]
             for position, method in enumerate(methods.split()):
                 name = operation_id if position == 0 else f"{operation_id}_{method.lower()}"
                 self.api_operation([method], path, operation_id=name, summary=summary, tags=[tag], openapi_extra=extra)(
@@ -95,34 +96,53 @@ class JsonApi(NinjaAPI):
         return error_response(_as_lmx_error(exc), spoken_path(request.path_info, request.headers))
 
     def get_openapi_schema(self, *, path_prefix: str | None = None, path_params: Any = None) -> Any:
-        """ninja's document with our body schemas and the error shape in its components."""
+        """ninja's document with our shapes in its components, and how keys are sent."""
         document = super().get_openapi_schema(path_prefix=path_prefix, path_params=path_params)
         document["info"]["version"] = product_version()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["Error"] = _ERROR_SCHEMA
-        for name, model in self._bodies.items():
-            # Parts are named after their body: protocols have the same names for what is not the same.
-            schema = model.model_json_schema(ref_template=f"{_SCHEMAS}{name}.{{model}}")
+        document["security"] = openapi.SECURITY
+        for told in (told for item in document["paths"].values() for told in item.values()):
+            # ninja gives each a 200, also one that is never answered
+            told["responses"] = {status: one for status, one in told["responses"].items() if "headers" in one}
+        components = document.setdefault("components", {})
+        components |= openapi.COMPONENTS
+        schemas = components.setdefault("schemas", {})
+        schemas |= {"Error": openapi.OPENAI_ERROR, "AnthropicError": openapi.ANTHROPIC_ERROR}
+        for name, model in self._shapes.items():
+            # Parts are named after their whole: protocols have the same names for what is not the same.
+            schema = model.model_json_schema(ref_template=f"{openapi.SCHEMAS}{name}.{{model}}")
             schemas.update({f"{name}.{part}": told for part, told in schema.pop("$defs", {}).items()})
             schemas[name] = schema
         return document
 
-    def _extra(self, body: type[BaseModel] | None, streams: bool) -> dict[str, Any]:
-        content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-        if streams:
-            content["text/event-stream"] = {"schema": {"type": "string"}}
-        failure = {
-            "description": "Refused or failed",
-            "content": {"application/json": {"schema": {"$ref": _SCHEMAS + "Error"}}},
-        }
-        extra: dict[str, Any] = {
-            "responses": {200: {"description": "OK", "content": content}, "4XX": failure, "5XX": failure}
-        }
+    def _extra(
+        self,
+        answers: Answers,
+        body: type[BaseModel] | None,
+        streams: type[BaseModel] | None,
+        errors: tuple[str, ...],
+        *,
+        optional_body: bool,
+    ) -> dict[str, Any]:
+        extra: dict[str, Any] = {"responses": {}}
+        for status, shape in answers.items():
+            shapes = [self._reference(one) for one in (shape if isinstance(shape, tuple) else (shape,))]
+            content: dict[str, Any] = {}
+            if shapes:
+                content[openapi.JSON] = {"schema": shapes[0] if len(shapes) == 1 else {"anyOf": shapes}}
+            if streams is not None and status == 200:
+                content[openapi.EVENTS] = openapi.events(self._reference(streams), errors)
+            headers = ["x-request-id", *(["x-lmx-ignored"] if body is not None else [])]
+            told = {"description": responses[status], "headers": openapi.header_references(headers)}
+            extra["responses"][status] = {**told, "content": content} if content else told
         if body is not None:
-            self._bodies[body.__name__] = body
-            reference = {"$ref": _SCHEMAS + body.__name__}
-            extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
+            content = {openapi.JSON: {"schema": self._reference(body)}}
+            extra["requestBody"] = {"required": not optional_body, "content": content}
         return extra
+
+    def _reference(self, shape: type[BaseModel]) -> dict[str, str]:
+        known = self._shapes.setdefault(shape.__name__, shape)
+        assert known is shape, f"two shapes are called {shape.__name__}"
+        return {"$ref": openapi.SCHEMAS + shape.__name__}
 
 
 def json_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:

@@ -9,6 +9,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from pydantic import Field
 
+from inference.api import admin_answers as answers
+from inference.api import openapi
 from inference.api.admin import AdminBody, api
 from inference.api.base import json_response
 from inference.api.deps import fetcher
@@ -38,6 +40,8 @@ class DownloadBody(AdminBody):
     summary="Fetch a model from the Hub as a job",
     tag="models",
     body=DownloadBody,
+    answers={200: answers.DownloadAnswer, 202: answers.DownloadAnswer},
+    refuses=[openapi.FETCH],
 )
 async def download_model(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(DownloadBody, parse_object(request.body))
@@ -49,14 +53,31 @@ async def download_model(request: HttpRequest) -> HttpResponseBase:
     return _json(_download_answer(job), 202 if job.state in ("queued", "running") else 200)
 
 
-@api.route("GET", "/jobs", scope="admin", operation_id="list_jobs", summary="Jobs, the newest first", tag="jobs")
+@api.route(
+    "GET",
+    "/jobs",
+    scope="admin",
+    operation_id="list_jobs",
+    summary="Jobs, the newest first",
+    tag="jobs",
+    answers={200: answers.JobList},
+)
 async def list_jobs(request: HttpRequest, limit: int = 100) -> HttpResponseBase:
     if not 1 <= limit <= _MOST_LISTED:
         raise InvalidRequest(f"limit must be from 1 to {_MOST_LISTED}", param="limit")
     return _json({"jobs": [told(job) for job in await fetcher().jobs(limit)]})
 
 
-@api.route("GET", "/jobs/{job}", scope="admin", operation_id="get_job", summary="One job", tag="jobs")
+@api.route(
+    "GET",
+    "/jobs/{job}",
+    scope="admin",
+    operation_id="get_job",
+    summary="One job",
+    tag="jobs",
+    answers={200: answers.JobAnswer},
+    refuses=[openapi.NAMED],
+)
 async def get_job(request: HttpRequest, job: int) -> HttpResponseBase:
     return _json(told(await fetcher().status(job)))
 
@@ -68,6 +89,8 @@ async def get_job(request: HttpRequest, job: int) -> HttpResponseBase:
     operation_id="cancel_job",
     summary="End a job; what a fetch has brought so far is kept",
     tag="jobs",
+    answers={200: answers.JobAnswer},
+    refuses=[openapi.NAMED, openapi.STATE],
 )
 async def cancel_job(request: HttpRequest, job: int) -> HttpResponseBase:
     return _json(told(await fetcher().cancel(job)))

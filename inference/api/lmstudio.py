@@ -13,6 +13,9 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+from inference.api import lmstudio_answers as answers
+from inference.api import openapi
+from inference.api.answers import ChatChunk, EmbeddingAnswer, TextChunk
 from inference.api.base import JsonApi, json_response
 from inference.api.deps import catalog, fetcher, principal, product_version, services
 from inference.api.describe import LIVE_STATES
@@ -59,6 +62,7 @@ _INSTEAD = (
     operation_id="lms_list",
     summary="Models and their instances",
     tag="lmstudio",
+    answers={200: answers.ListV1},
 )
 async def list_v1(request: HttpRequest) -> HttpResponseBase:
     states = _states()
@@ -73,6 +77,8 @@ async def list_v1(request: HttpRequest) -> HttpResponseBase:
     summary="Load a model, if it is not loaded with enough context",
     tag="lmstudio",
     body=InstanceLoad,
+    answers={200: answers.LoadedInstance},
+    refuses=[openapi.LOAD],
 )
 async def load(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(InstanceLoad, parse_object(request.body))
@@ -101,6 +107,8 @@ async def load(request: HttpRequest) -> HttpResponseBase:
     summary="Unload an instance and wait for its memory",
     tag="lmstudio",
     body=InstanceUnload,
+    answers={200: answers.UnloadedInstance},
+    refuses=[openapi.NAMED],
 )
 async def unload(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(InstanceUnload, parse_object(request.body))
@@ -121,6 +129,8 @@ async def unload(request: HttpRequest) -> HttpResponseBase:
     summary="Fetch a model from the Hub",
     tag="lmstudio",
     body=ModelDownload,
+    answers={200: answers.Download},
+    refuses=[openapi.FETCH],
 )
 async def download(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(ModelDownload, parse_object(request.body))
@@ -139,6 +149,7 @@ async def download(request: HttpRequest) -> HttpResponseBase:
     operation_id="lms_downloads",
     summary="All downloads by their state",
     tag="lmstudio",
+    answers={200: answers.Downloads},
 )
 async def download_list(request: HttpRequest) -> HttpResponseBase:
     jobs = await fetcher().jobs(_MOST_JOBS)
@@ -152,6 +163,8 @@ async def download_list(request: HttpRequest) -> HttpResponseBase:
     operation_id="lms_download_status",
     summary="One download",
     tag="lmstudio",
+    answers={200: answers.DownloadJob},
+    refuses=[openapi.NAMED],
 )
 async def download_status(request: HttpRequest, job_id: str) -> HttpResponseBase:
     job = await fetcher().status(downloads.job_number(job_id))
@@ -161,7 +174,13 @@ async def download_status(request: HttpRequest, job_id: str) -> HttpResponseBase
 
 
 @api.route(
-    "POST", "/v1/chat", scope="inference", operation_id="lms_chat", summary="Not spoken here: 501", tag="lmstudio"
+    "POST",
+    "/v1/chat",
+    scope="inference",
+    operation_id="lms_chat",
+    summary="Not spoken here: 501",
+    tag="lmstudio",
+    refuses=[openapi.NOT_SPOKEN],
 )
 async def chat_v1(request: HttpRequest) -> HttpResponseBase:
     raise Unsupported(
@@ -171,7 +190,13 @@ async def chat_v1(request: HttpRequest) -> HttpResponseBase:
 
 
 @api.route(
-    "GET", "/v0/models", scope="inference", operation_id="lms_list_v0", summary="Models and states", tag="lmstudio"
+    "GET",
+    "/v0/models",
+    scope="inference",
+    operation_id="lms_list_v0",
+    summary="Models and states",
+    tag="lmstudio",
+    answers={200: answers.ListV0},
 )
 async def list_v0(request: HttpRequest) -> HttpResponseBase:
     states = _states()
@@ -186,6 +211,8 @@ async def list_v0(request: HttpRequest) -> HttpResponseBase:
     operation_id="lms_model_v0",
     summary="One model by name or alias",
     tag="lmstudio",
+    answers={200: answers.ModelV0},
+    refuses=[openapi.NAMED],
 )
 async def model_v0(request: HttpRequest, model_id: str) -> HttpResponseBase:
     name = model_id.rstrip("/")
@@ -201,7 +228,9 @@ async def model_v0(request: HttpRequest, model_id: str) -> HttpResponseBase:
     summary="OpenAI's chat completions with statistics",
     tag="lmstudio",
     body=ChatRequest,
-    streams=True,
+    answers={200: answers.ChatAnswerV0},
+    streams=ChatChunk,
+    refuses=[openapi.WORK, openapi.ANSWER],
 )
 async def chat_v0(request: HttpRequest) -> HttpResponseBase:
     path = "/api/v0/chat/completions"
@@ -216,7 +245,9 @@ async def chat_v0(request: HttpRequest) -> HttpResponseBase:
     summary="OpenAI's text completions with statistics",
     tag="lmstudio",
     body=CompletionRequest,
-    streams=True,
+    answers={200: answers.TextAnswerV0},
+    streams=TextChunk,
+    refuses=[openapi.WORK, openapi.ANSWER],
 )
 async def completions_v0(request: HttpRequest) -> HttpResponseBase:
     call = completion_call(request.body, principal(request), endpoint="/api/v0/completions", strict=services().strict)
@@ -231,6 +262,8 @@ async def completions_v0(request: HttpRequest) -> HttpResponseBase:
     summary="Vectors of texts",
     tag="lmstudio",
     body=EmbeddingRequest,
+    answers={200: EmbeddingAnswer},
+    refuses=[openapi.WORK],
 )
 async def embeddings_v0(request: HttpRequest) -> HttpResponseBase:
     path = "/api/v0/embeddings"

@@ -9,6 +9,7 @@ import orjson
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
+from inference.api import answers, openapi
 from inference.api.base import json_response
 from inference.api.deps import catalog, principal, responses, services
 from inference.api.v1 import api
@@ -24,6 +25,7 @@ from inference.protocols.validation import refuse
 
 MOST_ITEMS = 100
 _DEFAULT_ITEMS = 20
+MOST_NUMBER = 999_999_999
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -35,7 +37,9 @@ _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     summary="Answer, and keep the answer to go on from",
     tag="responses",
     body=ResponsesRequest,
-    streams=True,
+    answers={200: answers.Response},
+    streams=answers.ResponseEvent,
+    refuses=[openapi.WORK, openapi.ANSWER],
 )
 async def create_response(request: HttpRequest) -> HttpResponseBase:
     one = asked(await _parsed(request), responses().store)
@@ -53,6 +57,8 @@ async def create_response(request: HttpRequest) -> HttpResponseBase:
     summary="How many tokens a request's prompt has",
     tag="responses",
     body=ResponsesRequest,
+    answers={200: answers.InputTokens},
+    refuses=[openapi.WORK],
 )
 async def count_input_tokens(request: HttpRequest) -> HttpResponseBase:
     call = asked(await _parsed(request), responses().store).call
@@ -74,7 +80,17 @@ async def count_input_tokens(request: HttpRequest) -> HttpResponseBase:
     operation_id="retrieve_response",
     summary="A stored response, or the stream of a background one again",
     tag="responses",
-    streams=True,
+    answers={200: answers.Response},
+    streams=answers.ResponseEvent,
+    parameters=[
+        openapi.parameter("stream", {"type": "boolean"}, "Its events, from the first or from starting_after on."),
+        openapi.parameter(
+            "starting_after",
+            {"type": "integer", "minimum": 0, "maximum": MOST_NUMBER},
+            "The sequence_number of the last event that is not wanted again; only with stream.",
+        ),
+    ],
+    refuses=[openapi.NAMED],
 )
 async def retrieve_response(request: HttpRequest, response_id: str) -> HttpResponseBase:
     owner = owner_of(principal(request))
@@ -97,6 +113,8 @@ async def retrieve_response(request: HttpRequest, response_id: str) -> HttpRespo
     operation_id="delete_response",
     summary="Forget a response; one that runs is ended",
     tag="responses",
+    answers={200: answers.DeletedResponse},
+    refuses=[openapi.NAMED],
 )
 async def delete_response(request: HttpRequest, response_id: str) -> HttpResponseBase:
     owner = owner_of(principal(request))
@@ -115,6 +133,8 @@ async def delete_response(request: HttpRequest, response_id: str) -> HttpRespons
     operation_id="cancel_response",
     summary="End a background response",
     tag="responses",
+    answers={200: answers.Response},
+    refuses=[openapi.NAMED],
 )
 async def cancel_response(request: HttpRequest, response_id: str) -> HttpResponseBase:
     owner = owner_of(principal(request))
@@ -136,6 +156,13 @@ async def cancel_response(request: HttpRequest, response_id: str) -> HttpRespons
     operation_id="list_response_input_items",
     summary="What went into a response",
     tag="responses",
+    answers={200: answers.ItemList},
+    parameters=[
+        openapi.parameter("limit", {"type": "integer", "minimum": 1, "maximum": MOST_ITEMS, "default": _DEFAULT_ITEMS}),
+        openapi.parameter("order", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
+        openapi.parameter("after", {"type": "string"}, "The id of the last item that is not wanted again."),
+    ],
+    refuses=[openapi.NAMED],
 )
 async def list_input_items(request: HttpRequest, response_id: str) -> HttpResponseBase:
     limit = _number(request, "limit", 1, MOST_ITEMS)

@@ -11,6 +11,7 @@ import orjson
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from inference.api import answers, openapi
 from inference.api.base import JsonApi, json_response
 from inference.api.deps import catalog, principal, services
 from inference.api.describe import model_object
@@ -36,6 +37,10 @@ api = JsonApi(
     description="OpenAI-compatible inference on the models of this machine.",
 )
 
+ANTHROPIC_VERSION = openapi.parameter(
+    "anthropic-version", {"type": "string"}, "With it the answer has Anthropic's shape.", place="header"
+)
+
 
 @api.route(
     "POST",
@@ -45,7 +50,9 @@ api = JsonApi(
     summary="Answer a conversation",
     tag="inference",
     body=ChatRequest,
-    streams=True,
+    answers={200: answers.ChatAnswer},
+    streams=answers.ChatChunk,
+    refuses=[openapi.WORK, openapi.ANSWER],
 )
 async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     return await _serve(request, chat_call)
@@ -59,7 +66,9 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     summary="Continue a text",
     tag="inference",
     body=CompletionRequest,
-    streams=True,
+    answers={200: answers.TextAnswer},
+    streams=answers.TextChunk,
+    refuses=[openapi.WORK, openapi.ANSWER],
 )
 async def completions(request: HttpRequest) -> HttpResponseBase:
     return await _serve(request, completion_call)
@@ -73,6 +82,8 @@ async def completions(request: HttpRequest) -> HttpResponseBase:
     summary="Vectors of texts",
     tag="inference",
     body=EmbeddingRequest,
+    answers={200: answers.EmbeddingAnswer},
+    refuses=[openapi.WORK],
 )
 async def embeddings(request: HttpRequest) -> HttpResponseBase:
     call = embedding_call(request.body, principal(request), strict=services().strict)
@@ -88,6 +99,8 @@ async def embeddings(request: HttpRequest) -> HttpResponseBase:
     summary="Tokens of a text or a conversation",
     tag="inference",
     body=TokenizeRequest,
+    answers={200: answers.TokenizeAnswer},
+    refuses=[openapi.WORK],
 )
 async def tokenize(request: HttpRequest) -> HttpResponseBase:
     return await _tokens(request, tokenize_call)
@@ -101,13 +114,28 @@ async def tokenize(request: HttpRequest) -> HttpResponseBase:
     summary="Text of tokens",
     tag="inference",
     body=DetokenizeRequest,
+    answers={200: answers.DetokenizeAnswer},
+    refuses=[openapi.WORK],
 )
 async def detokenize(request: HttpRequest) -> HttpResponseBase:
     return await _tokens(request, detokenize_call)
 
 
 @api.route(
-    "GET", "/models", scope="inference", operation_id="list_models", summary="Models to choose from", tag="models"
+    "GET",
+    "/models",
+    scope="inference",
+    operation_id="list_models",
+    summary="Models to choose from",
+    tag="models",
+    answers={200: (answers.ModelList, answers.ModelPage)},
+    parameters=[
+        ANTHROPIC_VERSION,
+        openapi.parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "Of Anthropic's pages: 20."),
+        openapi.parameter("after_id", {"type": "string"}, "Anthropic's pages go on after this model."),
+        openapi.parameter("before_id", {"type": "string"}, "Anthropic's pages end before this model."),
+    ],
+    errors=("Error", "AnthropicError"),
 )
 async def list_models(request: HttpRequest) -> HttpResponseBase:
     states = _states()
@@ -124,6 +152,10 @@ async def list_models(request: HttpRequest) -> HttpResponseBase:
     operation_id="retrieve_model",
     summary="One model by name or alias",
     tag="models",
+    answers={200: (answers.Model, answers.ModelInfo)},
+    parameters=[ANTHROPIC_VERSION],
+    refuses=[openapi.NAMED],
+    errors=("Error", "AnthropicError"),
 )
 async def retrieve_model(request: HttpRequest, model_id: str) -> HttpResponseBase:
     name = model_id.rstrip("/")

@@ -1,0 +1,172 @@
+"""The shapes of what ``/admin`` answers, as its OpenAPI document tells them; see ``inference.api.answers``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from inference.api.answers import Amount, Count, RunState, Seconds
+from inference.fetching import JobWord
+
+Health = Literal["healthy", "degraded", "error"]
+Priority = Literal["low", "normal", "high"]
+
+
+class LoadAnswer(BaseModel):
+    model_id: str
+    status: RunState | Literal["loaded"]
+    memory_used_gb: Amount
+    memory_used_bytes: Count
+    weight_bytes: Count
+    resolved_id: str
+    context: Count | None
+    slots: Count | None
+    ttl: Seconds | None
+    load_seconds: Seconds | None
+
+
+class LoadBegun(BaseModel):
+    """Of ``wait: false``: the load goes on."""
+
+    model_id: str
+    status: Literal["loading"]
+
+
+class UnloadAnswer(BaseModel):
+    model_id: str
+    status: RunState
+    memory_freed_gb: Amount
+    memory_freed_bytes: Count
+
+
+class LoadProgress(BaseModel):
+    phase: str | None
+    done: Count
+    total: Count
+    seconds: Seconds | None
+
+
+class RunningModel(BaseModel):
+    """Sizes are bytes; ``ttl`` idle seconds; ``loaded_at`` and ``last_used`` seconds since 1970."""
+
+    model_id: str
+    state: RunState
+    reason: str | None
+    pid: int | None
+    pinned: bool
+    context: Count | None
+    slots: Count | None
+    memory_used_bytes: Count
+    memory_used_gb: Amount
+    kv_bytes: Count
+    load: LoadProgress
+    loaded_at: float | None
+    last_used: float | None
+    ttl: Seconds | None
+    running: Count
+    queued: Count
+    tokens_per_second: Amount
+    prefix_cache: dict[str, Any] | None
+    capabilities: list[str] | None
+
+
+class ListedModel(RunningModel):
+    """What is on disk and how it runs; ``worker_output`` the last lines of a process that failed."""
+
+    aliases: list[str]
+    source: str
+    revision: str | None
+    variant: str | None
+    format: str
+    architecture: str
+    quantization: str | None
+    size_bytes: Count
+    size_gb: Amount
+    context_length: Count
+    created: int
+    path: str
+    disk_state: str
+    worker_output: list[str]
+
+
+class RunningModels(BaseModel):
+    models: list[RunningModel]
+
+
+class ListedModels(BaseModel):
+    models: list[ListedModel]
+
+
+class FlyingRequest(BaseModel):
+    """A request in flight, never its text; times in seconds since 1970."""
+
+    id: str
+    endpoint: str
+    client: str
+    phase: str
+    priority: Priority
+    queue_position: Count | None
+    deadline: float | None
+
+
+class Status(BaseModel):
+    status: Health
+    reasons: list[str]
+    version: str
+    uptime_s: Amount
+    memory: dict[str, Any]
+    models: list[RunningModel]
+    requests: list[FlyingRequest]
+    tokens_per_second: Amount
+
+
+class HealthAnswer(BaseModel):
+    """With status 503 where ``status`` is ``error``."""
+
+    status: Health
+    reasons: list[str]
+
+
+class Happened(BaseModel):
+    """Something that happened, as ``docs/operations.md`` lists them; or a ``gap``."""
+
+
+class Cancelled(BaseModel):
+    id: str
+    status: Literal["cancelled"]
+
+
+class JobAnswer(BaseModel):
+    """``done`` of ``total`` in ``unit``; times in seconds since 1970; ``code`` why it failed."""
+
+    id: Annotated[int, Field(ge=1)]
+    kind: str
+    subject: str
+    state: JobWord
+    phase: str
+    done: Count
+    total: Count
+    unit: str
+    bytes_per_second: Count
+    seconds_left: Seconds | None
+    message: str
+    code: str
+    started_at: float | None
+    finished_at: float | None
+    result: dict[str, Any]
+
+
+class JobList(BaseModel):
+    jobs: list[JobAnswer]
+
+
+class DownloadAnswer(BaseModel):
+    """With status 202 while the job runs."""
+
+    model_id: str
+    path: str | None
+    size_mb: Amount
+    time_sec: Seconds | None
+    auto_loaded: Literal[False]
+    job: JobAnswer
