@@ -98,7 +98,7 @@ def test_stop_strings_do_not_apply_to_reasoning() -> None:
     made = plan(stops=StopStrings(["\n\n"]), splitter=lambda: Tags("<think>", "</think>", opened=True))
     output = ChoiceOutput(made, 0)
     deltas = talk(output, encode("a\n\nb</think>\n\nyes\n\nno"))
-    assert everything(deltas, output, "cancelled") == ("yes", "a\n\nb", [], "stop")
+    assert everything(deltas, output, "stop") == ("yes", "a\n\nb", [], "stop")
     assert 0 < output.reasoning_tokens < output.completion_tokens
 
 
