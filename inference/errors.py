@@ -92,12 +92,20 @@ class BodyTooLarge(LmxError):
     status, code = 413, "request_too_large"
 
 
+class UriTooLong(LmxError):
+    status, code = 414, "uri_too_long"
+
+
 class UnsupportedMediaType(LmxError):
     status, code = 415, "unsupported_media_type"
 
 
 class TooManyRequests(LmxError):
     status, code, retryable = 429, "rate_limit_exceeded", True
+
+
+class HeadersTooLarge(LmxError):
+    status, code = 431, "headers_too_large"
 
 
 class InternalError(LmxError):

@@ -6,7 +6,7 @@
   client that is still sending would see a reset instead of the answer.
 - *Forms* are left to the application, which looks at the sender first.
 - *Broken streams*: an exception after the first byte cuts the connection; daphne leaves it open for ever.
-- *Errors in the shape of the path* also where no application ran.
+- *Errors in the shape of the path* also where no application ran (``lmx_site.http_channel``: where it is no HTTP).
 - *Stop*: the caller's shutdown runs before anything is cancelled, and answers reach the socket before it closes.
 
 daphne's ``http_timeout`` stays off: it counts from the start of a request and ends streams as if they were complete.
@@ -30,11 +30,11 @@ from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import ILogObserver, globalLogBeginner
+from twisted.web.http import _GenericHTTPChannelProtocol
 from zope.interface import implementer
 
 from inference.errors import BodyTooLarge, InternalError, InvalidRequest, LmxError
-from inference.protocols.errors import error_bytes
-from lmx_site.access import is_api
+from lmx_site.http_channel import Channel, refusal
 from lmx_site.listen import SERVER_NAME
 from lmx_site.policy import MAX_BODY_BYTES
 
@@ -111,15 +111,7 @@ class Request(WebRequest):
 
     def _answer_raw(self) -> None:
         """Answer in the middle of the body and hang up: the parser has not handed the request over yet."""
-        path = getattr(self.channel, "_path", b"/").decode("latin1").split("?", 1)[0]
-        body, kind = _error_body(413, path, "")
-        head = (
-            f"HTTP/1.1 413 Content Too Large\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-            "Connection: close\r\n\r\n"
-        )
-        transport = self.channel.transport
-        transport.write(head.encode() + body)
-        transport.loseConnection()
+        self.channel.refuse(_error_of(413, ""))
 
     # ------------------------------------------------------------------------------------------------------ sending
 
@@ -165,27 +157,25 @@ class Request(WebRequest):
     def basic_error(self, status: int, status_text: bytes, body: str) -> None:
         """An answer that no application made, in the shape of the path."""
         path = (self.path or b"/").decode("latin1")
-        content, kind = _error_body(status, path, body)
-        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(content)).encode())]
+        headers, content = refusal(_error_of(status, body), (self.method or b"?").decode("latin1"), path)
         self.handle_reply({"type": "http.response.start", "status": status, "headers": headers})
         self.handle_reply({"type": "http.response.body", "body": content})
 
 
-def _error_body(status: int, path: str, text: str) -> tuple[bytes, str]:
-    error: LmxError
+def _error_of(status: int, text: str) -> LmxError:
     if status == 413:
-        error = BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES:,} bytes")
-    elif status < 500:
+        return BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES:,} bytes")
+    if status < 500:
         error = InvalidRequest(text)
         error.status = status
-    else:
-        error = InternalError("something went wrong on the server; see its log")
-    if is_api(path):
-        return error_bytes(error, path), "application/json"
-    return (error.message + "\n").encode(), "text/plain; charset=utf-8"
+        return error
+    return InternalError("something went wrong on the server; see its log")
 
 
 class _Factory(HTTPFactory):
+    def protocol(self) -> _GenericHTTPChannelProtocol:
+        return _GenericHTTPChannelProtocol(Channel())
+
     def buildProtocol(self, addr: Any) -> Any:
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = Request

@@ -89,6 +89,7 @@ def check_request(request: HttpRequest, policy: Policy) -> None:
     check_origin(request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site"), own, policy)
     _check_size(request)
     _check_content_type(request)
+    _check_coding(request)
 
 
 def check_host(host: str | None, policy: Policy) -> None:
@@ -137,6 +138,12 @@ def _check_content_type(request: HttpRequest) -> None:
     if request.method == "DELETE" and not kind and int(request.META.get("CONTENT_LENGTH") or 0) == 0:
         return
     raise UnsupportedMediaType(f"send 'Content-Type: application/json' (this was {kind[:100] or 'without one'})")
+
+
+def _check_coding(request: HttpRequest) -> None:
+    coding = request.headers.get("Content-Encoding", "").strip()
+    if coding.lower() not in ("", "identity"):
+        raise UnsupportedMediaType(f"a body is taken as it is, without 'Content-Encoding: {coding[:100]}'")
 
 
 # ----------------------------------------------------------------------------------------------------------- answers

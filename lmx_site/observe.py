@@ -36,7 +36,7 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        identity = "req_" + secrets.token_hex(12)
+        identity = new_request_id()
         scope["lmx.request_id"] = identity
         scope["root_path"] = ""  # daphne takes it from a request header, and paths decide who may do what
         request_id.set(identity)
@@ -62,7 +62,7 @@ class Observed:
                 raise  # the server cuts the connection: an answer that is half sent must not look whole
             await _apologise(scope["path"], sending)
         finally:
-            _log(scope, status, time.perf_counter() - started)
+            log_access(scope, status, time.perf_counter() - started)
 
 
 def _id_headers(scope: Scope) -> tuple[bytes, ...]:
@@ -79,7 +79,12 @@ async def _apologise(path: str, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _log(scope: Scope, status: int, seconds: float) -> None:
+def new_request_id() -> str:
+    return "req_" + secrets.token_hex(12)
+
+
+def log_access(scope: Scope, status: int, seconds: float) -> None:
+    """The access line of a request; ``scope`` has at least its method, path and id."""
     path: str = scope["path"]
     if status < 400 and path.startswith(_QUIET):
         return

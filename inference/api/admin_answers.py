@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
 
 from inference.api.answers import Amount, Count, RunState, Seconds
 from inference.fetching import JobWord
@@ -128,8 +128,8 @@ class HealthAnswer(BaseModel):
     reasons: list[str]
 
 
-class Happened(BaseModel):
-    """Something that happened, as ``docs/operations.md`` lists them; or a ``gap``."""
+class Happened(RootModel[dict[str, Any] | None]):
+    """The fields of what happened; null of a ``gap``."""
 
 
 class Cancelled(BaseModel):
