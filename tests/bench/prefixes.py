@@ -26,7 +26,7 @@ import httpx
 from tests.bench.__main__ import about
 from tests.bench.load import body, one, quantile
 from tests.bench.stacks import ROOT, Lmx
-from tests.live.real import endless_model
+from tests.material import place, tiny_model
 
 Figures = dict[str, Any]
 STREAMS = 3
@@ -184,11 +184,20 @@ def main() -> None:
     described = about() | {"agents": str(options.agents), "shared": str(options.shared), "new": str(options.new)}
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as scratch:
-        model = options.model or endless_model(Path(scratch))
+        model = options.model or long_model(Path(scratch))
         for found in measured(options, model, Path(scratch)):
             figures |= found
             write(options.out, options.name, described, figures)
             print(json.dumps(found), file=sys.stderr, flush=True)
+
+
+def long_model(scratch: Path) -> Path:
+    """The tiny model with room for longer prompts than it was made for."""
+    directory = place(tiny_model(), scratch / "tiny-long")
+    config = json.loads((directory / "config.json").read_text()) | {"max_position_embeddings": 65536}
+    (directory / "config.json").unlink()  # a link to the file that others use
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
 
 
 def write(directory: Path, name: str, described: dict[str, str], figures: Figures) -> None:
