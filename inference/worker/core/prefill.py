@@ -26,6 +26,12 @@ _LARGEST_CHUNK = 2048
 _FIRST_CHUNK = 512
 _IDLE_BUDGET_S = 0.5
 _REMEMBERED = 12
+_WORTH = 2
+"""How many times what a chunk costs for itself its tokens should take, where a budget allows only tiny chunks."""
+_PATIENCE = 4
+"""How many budgets such a chunk may take."""
+_LEAST_SHARE = 0.1
+"""The least of an average token's time that a token is believed to take."""
 
 
 class ChunkSizer:
@@ -36,28 +42,42 @@ class ChunkSizer:
     take half a second, so that a cancellation or a new request never waits for long. Sizes are powers of two, so that
     the device sees few shapes.
 
-    Of the last few measurements the fastest counts: what makes one slower (kernels compiled for a new shape, which
-    takes seconds on CUDA; another program's turn) says nothing of the next, and would leave tiny chunks behind.
+    A chunk costs something for itself (the weights are read, the device is set up) and something per token. Where the
+    first is much, smaller chunks would do little but pay it again and again: then a chunk is so large that its tokens
+    take most of its time, or half of it where that is more than a few budgets.
+
+    Of the last few measurements of a size the fastest counts: what makes one slower (kernels compiled for a new shape,
+    which takes seconds on CUDA; another program's turn) says nothing of the next, and would leave tiny chunks behind.
     """
 
     def __init__(self, budget_s: float, largest: int = _LARGEST_CHUNK) -> None:
         self._budget_s = budget_s
         self._largest = largest
-        self._token_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._chunk_s: dict[int, deque[float]] = {}
         self._step_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._chunks = deque([0, 0, 0], maxlen=3)
         self._last_step_end = 0.0
 
     def size(self, decoding: bool) -> int:
         """Tokens of the next chunk."""
-        if not self._token_s:
+        if not self._chunk_s:
             return min(_FIRST_CHUNK, self._largest)
         seconds = max(self._budget_s, self._step()) if decoding else max(self._budget_s, _IDLE_BUDGET_S)
-        wanted = seconds / max(min(self._token_s), 1e-9)
+        own, token = self._cost()
+        within = (seconds - own) / token
+        worth = min(_WORTH * own, max(_PATIENCE * seconds - own, own)) / token
         size = _SMALLEST_CHUNK
-        while size * 2 <= wanted and size * 2 <= self._largest:
+        while size * 2 <= max(within, worth) and size * 2 <= self._largest:
             size *= 2
         return min(size, self._largest)
+
+    def _cost(self) -> tuple[float, float]:
+        """Seconds of a chunk for itself, and of each of its tokens, from the smallest and the largest measured."""
+        few, many = min(self._chunk_s), max(self._chunk_s)
+        quick, slow = min(self._chunk_s[few]), min(self._chunk_s[many])
+        evenly = slow / many
+        token = max((slow - quick) / (many - few), _LEAST_SHARE * evenly) if many > few else evenly
+        return max(0.0, slow - token * many), max(token, 1e-9)
 
     def pause(self) -> None:
         """Nothing is stepped for a while."""
@@ -89,7 +109,8 @@ class ChunkSizer:
         if beside_step:
             seconds -= min(self._step(), 0.9 * seconds)
         if tokens >= _SMALLEST_CHUNK:
-            self._token_s.append(seconds / tokens)
+            size = 1 << (tokens.bit_length() - 1)
+            self._chunk_s.setdefault(size, deque(maxlen=_REMEMBERED)).append(seconds * size / tokens)
 
     def _step(self) -> float:
         """Seconds of a decode step alone, 0 while unknown."""

@@ -285,6 +285,24 @@ def test_chunk_sizes_follow_measured_time() -> None:
     assert slow.size(decoding=False) == 32
 
 
+@pytest.mark.parametrize(
+    ("own", "token", "sizes"),
+    [
+        (0.050, 31e-6, {1024, 2048}),  # a GPU on which every chunk costs much for itself
+        (0.011, 1.25e-3, {32}),  # a laptop: a chunk costs little more than its tokens
+        (0.0, 60e-6, {512}),
+        (1.0, 1e-6, {2048}),  # whatever one does, it takes long: then at least not often
+    ],
+)
+def test_what_a_chunk_costs_for_itself_does_not_make_chunks_tiny(own: float, token: float, sizes: set[int]) -> None:
+    sizer, used = ChunkSizer(0.040, 2048), []
+    sizer.saw_step(0.003)
+    for _ in range(40):
+        used.append(sizer.size(decoding=True))
+        sizer.saw_chunk(used[-1], 0.003 + own + token * used[-1], beside_step=True)
+    assert set(used[-10:]) <= sizes
+
+
 def test_a_constraint_may_have_nothing_against_anything() -> None:
     class Nothing:
         finished = False
