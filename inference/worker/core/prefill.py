@@ -25,7 +25,8 @@ _SMALLEST_CHUNK = 32
 _LARGEST_CHUNK = 2048
 _FIRST_CHUNK = 512
 _IDLE_BUDGET_S = 0.5
-_REMEMBERED = 12
+_REMEMBERED = 48
+_STEPS = 12
 _WORTH = 2
 """How many times what a chunk costs for itself its tokens should take, where a budget allows only tiny chunks."""
 _PATIENCE = 4
@@ -46,21 +47,21 @@ class ChunkSizer:
     first is much, smaller chunks would do little but pay it again and again: then a chunk is so large that its tokens
     take most of its time, or half of it where that is more than a few budgets.
 
-    Of the last few measurements of a size the fastest counts: what makes one slower (kernels compiled for a new shape,
+    Of the last measurements of a size the fastest counts: what makes one slower (kernels compiled for a new shape,
     which takes seconds on CUDA; another program's turn) says nothing of the next, and would leave tiny chunks behind.
     """
 
     def __init__(self, budget_s: float, largest: int = _LARGEST_CHUNK) -> None:
         self._budget_s = budget_s
         self._largest = largest
-        self._chunk_s: dict[int, deque[float]] = {}
-        self._step_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._seen: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
+        self._step_s: deque[float] = deque(maxlen=_STEPS)
         self._chunks = deque([0, 0, 0], maxlen=3)
         self._last_step_end = 0.0
 
     def size(self, decoding: bool) -> int:
         """Tokens of the next chunk."""
-        if not self._chunk_s:
+        if not self._seen:
             return min(_FIRST_CHUNK, self._largest)
         seconds = max(self._budget_s, self._step()) if decoding else max(self._budget_s, _IDLE_BUDGET_S)
         own, token = self._cost()
@@ -72,9 +73,16 @@ class ChunkSizer:
         return min(size, self._largest)
 
     def _cost(self) -> tuple[float, float]:
-        """Seconds of a chunk for itself, and of each of its tokens, from the smallest and the largest measured."""
-        few, many = min(self._chunk_s), max(self._chunk_s)
-        quick, slow = min(self._chunk_s[few]), min(self._chunk_s[many])
+        """Seconds of a chunk for itself, and of each of its tokens, from the smallest and the largest measured.
+
+        A chunk is not believed to take longer than a larger one, nor than smaller ones in its place.
+        """
+        best: dict[int, float] = {}
+        for size, seconds in self._seen:
+            best[size] = min(seconds, best.get(size, seconds))
+        few, many = min(best), max(best)
+        quick = min(best.values())
+        slow = min(seconds * many / size for size, seconds in best.items())
         evenly = slow / many
         token = max((slow - quick) / (many - few), _LEAST_SHARE * evenly) if many > few else evenly
         return max(0.0, slow - token * many), max(token, 1e-9)
@@ -110,7 +118,7 @@ class ChunkSizer:
             seconds -= min(self._step(), 0.9 * seconds)
         if tokens >= _SMALLEST_CHUNK:
             size = 1 << (tokens.bit_length() - 1)
-            self._chunk_s.setdefault(size, deque(maxlen=_REMEMBERED)).append(seconds * size / tokens)
+            self._seen.append((size, seconds * size / tokens))
 
     def _step(self) -> float:
         """Seconds of a decode step alone, 0 while unknown."""

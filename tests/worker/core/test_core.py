@@ -303,6 +303,15 @@ def test_what_a_chunk_costs_for_itself_does_not_make_chunks_tiny(own: float, tok
     assert set(used[-10:]) <= sizes
 
 
+def test_one_slow_measurement_of_a_size_does_not_keep_from_it() -> None:
+    """Kernels are compiled at the first chunk of 512, and the smallest chunks have slow ones."""
+    sizer = ChunkSizer(0.040, 2048)
+    for size, seconds in ((512, 0.82), (32, 0.046), (64, 0.043), (128, 0.0105), (256, 0.0157)):
+        sizer.saw_chunk(size, seconds, beside_step=False)
+    assert sizer.size(decoding=True) == 512
+    assert sizer.size(decoding=False) == 2048
+
+
 def test_a_constraint_may_have_nothing_against_anything() -> None:
     class Nothing:
         finished = False
