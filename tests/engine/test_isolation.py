@@ -33,6 +33,8 @@ pytestmark = pytest.mark.slow
 
 SLOTS = 6
 """So few that a mix has to wait, and that a request of 4 choices waits for several."""
+CACHE_BYTES = 256 * 1024
+"""Room for the prefixes of a few mixes, so that they have to go for each other."""
 
 
 class Engine:
@@ -134,6 +136,8 @@ class Engine:
         assert engine._kv_promise(MUSE) == 0
         old = models.client.stats
         await until(lambda: self._reported_idle(old), "a report of the worker's that nothing runs or is held in it")
+        assert models.client.stats is not None
+        assert models.client.stats.prefix_bytes <= CACHE_BYTES
 
     def _reported_idle(self, old: ipc.Stats | None) -> bool:
         client = self._run.client
@@ -151,6 +155,14 @@ class Engine:
             client.forget(key)
             assert isinstance(event, ipc.Failed), f"{key} was still prepared: {event}"
             assert event.message == "the request was not prepared"
+
+    @property
+    def found(self) -> int:
+        """Tokens of prompts that were not read again, as the worker last told."""
+        client = self._run.client
+        assert client is not None
+        assert client.stats is not None
+        return client.stats.prefix_tokens_found
 
     async def alone(self, request: ipc.GenerateRequest) -> Seen:
         seen = Seen()
@@ -208,10 +220,12 @@ def loop() -> Iterator[asyncio.Runner]:
 def engines(loop: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Engine]]:
     """The one for all, and the one for one at a time."""
     directory = tmp_path_factory.mktemp("isolation")
-    both = Engine(directory / "together", 64 * 1024 * 1024), Engine(directory / "alone", 0)
+    both = Engine(directory / "together", CACHE_BYTES), Engine(directory / "alone", 0)
     for engine in both:
         loop.run(engine.begin())
     yield both
+    assert both[0].found > 0, "no prompt of the mixes began as another"
+    assert both[1].found == 0
     for engine in both:
         loop.run(engine.end())
 

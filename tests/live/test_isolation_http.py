@@ -12,6 +12,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -137,6 +138,8 @@ def webs(loop: asyncio.Runner, together: LiveServer, alone: LiveServer) -> Itera
     for web in both:
         loop.run(web.close())
     _nothing_is_held(together)
+    assert _model(together)["prefix_cache"]["tokens_found"] > 0, "no prompt of the mixes began as another"
+    assert _model(alone)["prefix_cache"]["tokens_found"] == 0
 
 
 def _nothing_is_held(server: LiveServer) -> None:
@@ -156,8 +159,12 @@ def _connections(process: psutil.Process) -> list[object]:
 
 
 def _kv_bytes(server: LiveServer) -> int:
+    return int(_model(server)["kv_bytes"])
+
+
+def _model(server: LiveServer) -> Any:
     [model] = admin(server, "models/loaded")["models"]
-    return int(model["kv_bytes"])
+    return model
 
 
 @examples(10)
