@@ -167,7 +167,7 @@ def _model(server: LiveServer) -> Any:
     return model
 
 
-@examples(10)
+@examples(8)
 @given(mix=mixes())
 def test_in_company_as_alone(loop: asyncio.Runner, webs: tuple[Web, Web], mix: list[Ask]) -> None:
     together, alone = webs
