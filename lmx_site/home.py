@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from lmx_site.config import Config
 from lmx_site.paths import server_file
+from models_admin import lmstudio
 
 DIRECTORIES = ("models", "logs", "cache", "run")
 
@@ -76,11 +77,13 @@ def places(config: Config, home: Path) -> Places:
 
 
 def known_directories() -> list[Path]:
-    """Where LM Studio and the Hugging Face tools keep models, as far as that exists on this machine."""
+    """Where LM Studio and the Hugging Face tools keep models, as far as that exists or is named on this machine."""
     env = os.environ
-    hub = env.get("HF_HUB_CACHE") or Path(env.get("HF_HOME") or "~/.cache/huggingface") / "hub"
-    candidates = [Path("~/.lmstudio/models"), Path("~/.cache/lm-studio/models"), Path(hub)]
-    return [full for full in (one.expanduser().absolute() for one in candidates) if full.is_dir()]
+    cache = Path(env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    hub = Path(env.get("HF_HUB_CACHE") or cache / "hub").expanduser().absolute()
+    # A link that leads nowhere is a volume that is away.
+    hubs = [hub] if os.path.isdir(hub) or os.path.islink(hub) else []
+    return [*lmstudio.model_folders(lmstudio.find_home()), *hubs]
 
 
 def _writable_directory(directory: Path) -> bool:

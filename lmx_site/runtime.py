@@ -52,6 +52,7 @@ class Runtime:
         from inference.api import deps
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
+        from models_admin import lmstudio
         from models_admin.catalog import DiskCatalog
         from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
@@ -69,7 +70,12 @@ class Runtime:
         await telemetry.start()
         self.jobs = Jobs(hub)
         await self.jobs.start()
-        catalog = DiskCatalog(self.places.roots, default_model=models.default_model, aliases=models.aliases)
+        catalog = DiskCatalog(
+            self.places.roots,
+            default_model=models.default_model,
+            aliases=models.aliases,
+            studio=lmstudio.find_home(),
+        )
         await catalog.refresh()
         self.catalog = catalog
         self._fetcher = HubFetcher(self.jobs, catalog, self.places.models)

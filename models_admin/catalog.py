@@ -17,7 +17,7 @@ from pathlib import Path
 from django.db import DatabaseError, connections
 
 from inference.catalog import ModelRef
-from models_admin import store
+from models_admin import lmstudio, store
 from models_admin.names import Names, Placed
 from models_admin.row import Row, examine, vanished
 from models_admin.scan import Found, scan
@@ -32,15 +32,24 @@ class DiskCatalog:
     """Implements ``inference.catalog.Catalog``. Empty until the first ``refresh``.
 
     ``roots`` are searched in that order: of two directories with one name the earlier root's has it. A root that does
-    not exist makes its models offline, nothing else. ``aliases`` maps a name to a model's name.
+    not exist makes its models offline, nothing else. ``aliases`` maps a name to a model's name. ``studio`` is LM
+    Studio's home, of which models in its folders get their names too.
     """
 
     def __init__(
-        self, roots: Sequence[Path], *, default_model: str | None = None, aliases: Mapping[str, str] | None = None
+        self,
+        roots: Sequence[Path],
+        *,
+        default_model: str | None = None,
+        aliases: Mapping[str, str] | None = None,
+        studio: Path | None = None,
     ) -> None:
         self.roots = [Path(root).expanduser().absolute() for root in roots]
         self.default_model = default_model
         self._aliases = dict(aliases or {})
+        self._studio = studio
+        self._keys: lmstudio.Keys = {}
+        self._keys_stamp: tuple[int, ...] | None = None
         self._rows: dict[Path, Row] | None = None
         self._names = self._named([])
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
@@ -80,6 +89,7 @@ class DiskCatalog:
         try:
             before = self._known()
             rows = self._look(before, time.time())
+            self._learn_keys()
             self._save(before, rows)
             self._rows = rows
             return self._named(rows.values())
@@ -97,7 +107,7 @@ class DiskCatalog:
 
     def _look(self, before: Mapping[Path, Row], now: float) -> dict[Path, Row]:
         """The rows after one look at the disk; those whose files did not change are taken over as they are."""
-        seen = scan(self.roots)
+        seen = scan(self.roots, frozenset(lmstudio.model_folders(self._studio)) if self._studio else ())
         rows = {found.path: self._row(found, before.get(found.path)) for found in seen.found}
         for path, old in before.items():
             if path not in rows:
@@ -107,9 +117,16 @@ class DiskCatalog:
     def _row(self, found: Found, old: Row | None) -> Row:
         if old is None or old.vanished_at is not None or old.stamp != found.fingerprint:
             return examine(found)
-        if (found.root, found.current) == (old.found.root, old.found.current):
+        # What a manifest says of its origin stays; what only the place says may change with the place.
+        source = found.source if old.found.source in ("local", "lmstudio") else old.found.source
+        if (found.root, found.current, source) == (old.found.root, old.found.current, old.found.source):
             return old
-        return replace(old, found=replace(old.found, root=found.root, current=found.current))
+        return replace(old, found=replace(old.found, root=found.root, current=found.current, source=source))
+
+    def _learn_keys(self) -> None:
+        stamp = lmstudio.keys_stamp(self._studio)
+        if stamp != self._keys_stamp:
+            self._keys, self._keys_stamp = lmstudio.model_keys(self._studio), stamp
 
     def _save(self, before: Mapping[Path, Row], rows: Mapping[Path, Row]) -> None:
         try:
@@ -125,4 +142,4 @@ class DiskCatalog:
             for row in rows
             if row.disk_state != "absent" or (row.vanished_at or 0) > horizon
         ]
-        return Names(placed, self._aliases, self.default_model)
+        return Names(placed, self._aliases, self.default_model, self._keys)

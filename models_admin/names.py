@@ -13,13 +13,10 @@ from itertools import chain, count
 
 from inference.catalog import ModelRef
 from inference.errors import ModelNotFound
-
-_EMBEDDING_PREFIX = "text-embedding-"
-"""LM Studio puts it before the names of embedding models."""
+from models_admin.lmstudio_names import EMBEDDING_PREFIX, QUANTIZATION_SUFFIX, StudioNames, studio_names
 
 DEFAULT_NAMES = frozenset({"", "default", "local-model"})
 _NAME = re.compile(r"(?P<base>.+?)(?:@(?P<revision>[^@:]+))?(?::(?P<variant>[^@:]+))?")
-_QUANTIZATION_SUFFIX = re.compile(r"-(\d+bit|bf16|f16|fp16|f32|mxfp4|[a-z]*fp8)$", re.IGNORECASE)
 _MAX_ALIAS_HOPS = 8
 _MAX_COMPARED = 200
 _MAX_ASKED = 200
@@ -57,27 +54,48 @@ def _free_name(repo: str, ref: ModelRef, taken: Container[str]) -> str:
 
 
 class Names:
-    """An immutable index of the models known at one moment. ``aliases`` maps an alias to a name."""
+    """An immutable index of the models known at one moment.
 
-    def __init__(self, placed: Iterable[Placed], aliases: Mapping[str, str], default_model: str | None) -> None:
+    ``aliases`` maps an alias to a name; ``keys`` is what LM Studio calls its models (``models_admin.lmstudio``).
+    """
+
+    def __init__(
+        self,
+        placed: Iterable[Placed],
+        aliases: Mapping[str, str],
+        default_model: str | None,
+        keys: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self._default = default_model
         self._aliases = {alias.lower(): target for alias, target in aliases.items()}
         named = _assign_ids(placed)
         self._repo = {name: repo for name, (repo, _) in named.items()}
         self._by_id = {name: ref for name, (_, ref) in named.items()}
+        self._studio = StudioNames()
         self._index()
+        self._studio = studio_names(((self._repo[ref.id], ref) for ref in self.all), keys or {})
         for name, own in self._aliases_by_id(aliases).items():
-            self._by_id[name] = replace(self._by_id[name], aliases=tuple(sorted(own)))
+            self._by_id[name] = replace(self._by_id[name], aliases=tuple(own))
         self._index()
 
     def _aliases_by_id(self, aliases: Mapping[str, str]) -> dict[str, list[str]]:
-        """Aliases that lead to a model now; one whose target is gone or ambiguous says so when it is asked for."""
+        """Aliases that lead to a model now, the owner's first; one that leads nowhere says so when it is asked for."""
         found: dict[str, list[str]] = defaultdict(list)
-        for alias, target in aliases.items():
+        for alias, target in sorted(aliases.items()):
             with contextlib.suppress(ModelNotFound):
                 if (ref := self._find(target)) is not None:
                     found[ref.id].append(alias)
-        return found
+        for name, keys in self._studio.shown.items():
+            known = {name.lower(), *(alias.lower() for alias in found.get(name, ()))}
+            # A key that means another model here (an id, an alias of the owner's) is none of this one's.
+            found[name] += [key for key in keys if key.lower() not in known and self._means(key) == name]
+        return {name: own for name, own in found.items() if own}
+
+    def _means(self, name: str) -> str | None:
+        with contextlib.suppress(ModelNotFound):
+            ref = self._find(name)
+            return ref.id if ref is not None else None
+        return None
 
     def _index(self) -> None:
         self.all = sorted(self._by_id.values(), key=lambda ref: ref.id)
@@ -101,7 +119,10 @@ class Names:
         raise self._not_found(asked)
 
     def _find(self, name: str) -> ModelRef | None:
-        """Exact name, alias, name in any case, short name; None when unknown. Raises when several models fit."""
+        """Exact name, alias, name in any case, LM Studio's own key, short name, a key by its habit; None when unknown.
+
+        Raises when several models fit.
+        """
         for _ in range(_MAX_ALIAS_HOPS):
             if (ref := self._by_id.get(name)) is not None:
                 return ref
@@ -114,10 +135,20 @@ class Names:
             return same[0]
         if same:
             raise _ambiguous(name, [ref.id for ref in same])
+        if (told := self._studio.told.get(name.lower())) is not None:
+            return self._by_id[told]
         match = _NAME.fullmatch(name)
-        found = self._by_parts(name, **match.groupdict()) if match else None
-        if found is None and name.lower().startswith(_EMBEDDING_PREFIX):
-            found = self._find(name[len(_EMBEDDING_PREFIX) :])
+        derived = self._studio.derived.get(name.lower())
+        try:
+            found = self._by_parts(name, **match.groupdict()) if match else None
+        except ModelNotFound:
+            if derived is None:
+                raise
+            found = None
+        if found is None and derived is not None:
+            return self._by_id[derived]
+        if found is None and name.lower().startswith(EMBEDDING_PREFIX):
+            found = self._find(name[len(EMBEDDING_PREFIX) :])
             return found if found is not None and found.kind == "embeddings" else None
         return found
 
@@ -137,7 +168,7 @@ class Names:
 
     def _siblings(self, base: str, variant: str) -> list[ModelRef]:
         """Repositories named after another quantization of the same model: ``x-8bit`` for ``x:8bit``."""
-        stem = _QUANTIZATION_SUFFIX.sub("", base)
+        stem = QUANTIZATION_SUFFIX.sub("", base)
         wanted = f"{stem}-{variant}"
         repos = [wanted] if wanted in self._by_repo else sorted(self._by_short.get(wanted, ()))
         return [ref for repo in repos for ref in self._by_repo[repo]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,26 +42,39 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """``offline`` lists the roots that are not there now (a volume not mounted)."""
+    """``offline`` lists the roots that are not there now (a volume not mounted), or that cannot be read."""
 
     found: tuple[Found, ...]
     offline: frozenset[Path]
 
 
-def scan(roots: Iterable[Path]) -> Scan:
-    """Every model directory below ``roots``, each once, in the order of the roots."""
+def scan(roots: Iterable[Path], lmstudio: Container[Path] = ()) -> Scan:
+    """Every model directory below ``roots``, each once, in the order of the roots.
+
+    ``lmstudio``: the roots that are LM Studio's, which its models' source says.
+    """
     found: dict[Path, Found] = {}
     offline: set[Path] = set()
     for root in roots:
-        if not root.is_dir():
+        if _is_there(root):
+            source = "lmstudio" if root in lmstudio or {".lmstudio", "lm-studio"} & set(root.parts) else "local"
+            for model in _walk(root, root, (), source):
+                found.setdefault(model.path, model)
+        # Asked again: a volume that went away meanwhile takes no model with it.
+        if not _is_there(root):
             offline.add(root)
-            continue
-        for model in _walk(root, root, ()):
-            found.setdefault(model.path, model)
     return Scan(tuple(found.values()), frozenset(offline))
 
 
-def _walk(directory: Path, root: Path, parts: tuple[str, ...]) -> Iterator[Found]:
+def _is_there(root: Path) -> bool:
+    try:
+        with os.scandir(root):
+            return True
+    except OSError:
+        return False
+
+
+def _walk(directory: Path, root: Path, parts: tuple[str, ...], source: str) -> Iterator[Found]:
     try:
         with os.scandir(directory) as entries:
             names, folders = set[str](), list[str]()
@@ -71,14 +84,14 @@ def _walk(directory: Path, root: Path, parts: tuple[str, ...]) -> Iterator[Found
         log.warning("skipped %s: %s", directory, error.strerror)
         return
     if _is_model(names):
-        if (model := _model(directory, root, parts)) is not None:
+        if (model := _model(directory, root, parts, source)) is not None:
             yield model
         return
     for name in sorted(folders):
         if name.startswith(_HUB_PREFIX):
             yield from _walk_hub(directory / name, root, name)
         elif len(parts) < _DEPTH and _is_searched(name) and not _contains(directory / name, directory):
-            yield from _walk(directory / name, root, (*parts, name))
+            yield from _walk(directory / name, root, (*parts, name), source)
 
 
 def _is_searched(name: str) -> bool:
@@ -106,10 +119,9 @@ def _walk_hub(directory: Path, root: Path, name: str) -> Iterator[Found]:
             yield model
 
 
-def _model(directory: Path, root: Path, parts: tuple[str, ...]) -> Found | None:
+def _model(directory: Path, root: Path, parts: tuple[str, ...], source: str) -> Found | None:
     repo = "/".join(parts[:2]) or root.name
     revision = "/".join(parts[2:])
-    source = "lmstudio" if ".lmstudio" in root.parts or "lm-studio" in root.parts else "local"
     return _found(directory, root, source, repo, revision, current=True)
 
 

@@ -64,7 +64,7 @@ def test_other_programs_models_are_found_by_default(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("HF_HOME", "HF_HUB_CACHE"):
+    for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     assert known_directories() == []
     studio, hub = tmp_path / ".lmstudio" / "models", tmp_path / ".cache" / "huggingface" / "hub"
@@ -73,6 +73,10 @@ def test_other_programs_models_are_found_by_default(
     assert places(Config(), home).roots == [home / "models", studio, hub]
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     assert known_directories() == [studio]
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    (tmp_path / "xdg" / "huggingface" / "hub").mkdir(parents=True)
+    assert known_directories() == [studio, tmp_path / "xdg" / "huggingface" / "hub"]
 
 
 def test_the_lock_is_exclusive_and_says_who_holds_it(home: Path) -> None:

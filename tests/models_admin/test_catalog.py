@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -197,10 +197,10 @@ async def test_callers_share_one_scan_and_a_cancelled_one_harms_nobody(
     gate, scans = threading.Event(), []
     scan = scan_module.scan
 
-    def gated(roots: list[Path]) -> object:
+    def gated(roots: list[Path], studio: Container[Path]) -> object:
         scans.append(1)
         assert gate.wait(30)
-        return scan(roots)
+        return scan(roots, studio)
 
     monkeypatch.setattr(catalog_module, "scan", gated)
     catalog = DiskCatalog([tmp_path])
@@ -273,7 +273,7 @@ async def test_the_same_model_in_two_roots_and_an_lm_studio_root(tmp_path: Path)
         assert [(ref.id, ref.source) for ref in catalog.all()] == [("org/m", "local"), ("org/m@lmstudio", "lmstudio")]
         assert catalog.resolve("").path == ours / "org" / "m"
         assert catalog.resolve("bot").path == theirs / "org" / "m"
-        assert catalog.resolve("bot").aliases == ("bot",)
+        assert catalog.resolve("bot").aliases == ("bot", "m@f32")
 
 
 async def test_a_root_may_be_a_model_itself(tmp_path: Path) -> None:
