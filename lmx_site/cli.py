@@ -171,6 +171,38 @@ def chat(name: str | None, url: str | None, key: str | None) -> None:
         terminal.chat(client, name or "default")
 
 
+@main.group()
+def migrate() -> None:
+    """Bring settings over from another program."""
+
+
+@migrate.command()
+@click.option("--dry-run", is_flag=True, help="Show what would be carried, and write nothing.")
+@click.option("--from", "place", type=click.Path(path_type=Path), help="LM Studio's home; default: where it is.")
+@click.option("--config", type=click.Path(path_type=Path), help="The file to write; default: config.yaml in LMX_HOME.")
+@click.option("--cut-over", is_flag=True, help="Take LM Studio's port, and say what to switch off there.")
+@click.option("--undo", is_flag=True, help="Put config.yaml back as it was before.")
+@_KEY
+def lmstudio(
+    dry_run: bool, place: Path | None, config: Path | None, cut_over: bool, undo: bool, key: str | None
+) -> None:
+    """Carry LM Studio's settings and names over into config.yaml, and list what cannot be."""
+    from lmx_site import migrate_lmstudio
+    from lmx_site.config import default_file
+    from lmx_site.config_edit import EditError
+
+    if undo and (dry_run or cut_over or place):
+        raise click.UsageError("--undo stands alone")
+    file = (config or default_file(os.environ)).expanduser().absolute()
+    try:
+        if undo:
+            migrate_lmstudio.undo(file, click.echo)
+        else:
+            migrate_lmstudio.run(file, place, click.echo, dry_run=dry_run, cut_over=cut_over, key=key)
+    except EditError as error:
+        raise Failure(str(error)) from error
+
+
 def _overrides(host: str | None, port: int | None) -> Mapping[str, str]:
     """The environment with the options put over it: they win over the file as variables do."""
     given = {"LMX_SERVER__HOST": host, "LMX_SERVER__PORT": None if port is None else str(port)}

@@ -67,6 +67,11 @@ def _accepts(address: tuple[Any, ...]) -> bool:
         return False
 
 
+def is_taken(host: str, port: int) -> bool:
+    """Whether a program of this machine answers there."""
+    return _accepts((host, port))
+
+
 def holder(host: str, port: int) -> str:
     """Who listens there, as well as can be known: the program by what it answers, the process by its name."""
     target = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
