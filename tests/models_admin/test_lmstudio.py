@@ -121,6 +121,30 @@ class TestAdoption:
         assert catalog.all() == []
         catalog.close()
 
+    async def test_a_directory_that_turns_out_to_be_lm_studios(self, studio: Studio, user: Path, home: Path) -> None:
+        folder = user / "big"
+        studio.model("org/Chat-4bit", folder)
+        catalog = DiskCatalog([folder])
+        await catalog.refresh()
+        assert catalog.resolve("org/Chat-4bit").source == "local"
+        catalog.close()
+        studio.settings(downloadsFolder=str(folder))
+        for _ in range(2):  # the second time from its record
+            async with started(home) as again:
+                assert again.resolve("chat").source == "lmstudio"
+
+    async def test_the_hub_cache_with_a_link_out_of_it(self, user: Path, home: Path) -> None:
+        hub = user / ".cache" / "huggingface" / "hub"
+        for name in ("in", "out"):
+            snapshot = hub / f"models--org--{name}" / "snapshots" / "aaaa"
+            snapshot.mkdir(parents=True)
+            blobs = place(nano_model(), (hub / "models--org--in" if name == "in" else user) / "blobs")
+            for blob in blobs.iterdir():
+                (snapshot / blob.name).symlink_to(blob)
+        async with started(home) as catalog:
+            assert catalog.resolve("org/in").problem is None
+            assert "outside" in (catalog.resolve("org/out").problem or "")
+
     def test_the_pointer_file_names_the_home(self, user: Path) -> None:
         moved = Studio(user, user / "moved").home
         pointer = user / ".lmstudio-home-pointer"
