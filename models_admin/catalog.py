@@ -111,7 +111,8 @@ class DiskCatalog:
         rows = {found.path: self._row(found, before.get(found.path)) for found in seen.found}
         for path, old in before.items():
             if path not in rows:
-                rows[path] = vanished(old, offline=old.found.root in seen.offline, now=now)
+                away = not seen.offline.isdisjoint((old.found.root, path, *path.parents))
+                rows[path] = vanished(old, offline=away, now=now)
         return rows
 
     def _row(self, found: Found, old: Row | None) -> Row:

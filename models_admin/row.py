@@ -77,7 +77,7 @@ def vanished(row: Row, *, offline: bool, now: float) -> Row:
     """The row of a model whose directory (or whole volume) is not there."""
     if offline:
         state: DiskState = "offline"
-        problem = f"its volume is not mounted: {row.found.root} is not there"
+        problem = f"its volume is not mounted, or cannot be read: {row.found.root}"
     else:
         state, problem = "absent", f"its directory is gone: {row.found.path}"
     if row.disk_state == state:

@@ -6,6 +6,7 @@ Layouts understood, all by depth below the root: ``name``, ``org/name`` (also LM
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Container, Iterable, Iterator
@@ -42,7 +43,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """``offline`` lists the roots that are not there now (a volume not mounted), or that cannot be read."""
+    """``offline`` lists what cannot be told now: roots that are not there (a volume not mounted), and directories
+    below them that cannot be read."""
 
     found: tuple[Found, ...]
     offline: frozenset[Path]
@@ -58,7 +60,7 @@ def scan(roots: Iterable[Path], lmstudio: Container[Path] = ()) -> Scan:
     for root in roots:
         if _is_there(root):
             source = "lmstudio" if root in lmstudio or {".lmstudio", "lm-studio"} & set(root.parts) else "local"
-            for model in _walk(root, root, (), source):
+            for model in _walk(root, root, (), source, offline):
                 found.setdefault(model.path, model)
         # Asked again: a volume that went away meanwhile takes no model with it.
         if not _is_there(root):
@@ -74,24 +76,33 @@ def _is_there(root: Path) -> bool:
         return False
 
 
-def _walk(directory: Path, root: Path, parts: tuple[str, ...], source: str) -> Iterator[Found]:
+def _walk(directory: Path, root: Path, parts: tuple[str, ...], source: str, unread: set[Path]) -> Iterator[Found]:
     try:
         with os.scandir(directory) as entries:
             names, folders = set[str](), list[str]()
             for entry in entries:
                 (folders.append if _is_folder(entry) else names.add)(entry.name)
     except OSError as error:
-        log.warning("skipped %s: %s", directory, error.strerror)
+        _skip(directory, error, unread)
         return
     if _is_model(names):
-        if (model := _model(directory, root, parts, source)) is not None:
-            yield model
+        try:
+            yield _model(directory, root, parts, source)
+        except OSError as error:
+            _skip(directory, error, unread)
         return
     for name in sorted(folders):
         if name.startswith(_HUB_PREFIX):
-            yield from _walk_hub(directory / name, root, name)
+            yield from _walk_hub(directory / name, root, name, unread)
         elif len(parts) < _DEPTH and _is_searched(name) and not _contains(directory / name, directory):
-            yield from _walk(directory / name, root, (*parts, name), source)
+            yield from _walk(directory / name, root, (*parts, name), source, unread)
+
+
+def _skip(directory: Path, error: OSError, unread: set[Path]) -> None:
+    """Leave it out of this scan; that it cannot be read does not mean that what was in it is gone."""
+    log.warning("skipped %s: %s", directory, error.strerror or error)
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        unread.add(directory)
 
 
 def _is_searched(name: str) -> bool:
@@ -103,36 +114,36 @@ def _contains(link: Path, directory: Path) -> bool:
     return link.is_symlink() and directory.resolve().is_relative_to(link.resolve())
 
 
-def _walk_hub(directory: Path, root: Path, name: str) -> Iterator[Found]:
+def _walk_hub(directory: Path, root: Path, name: str, unread: set[Path]) -> Iterator[Found]:
     """The snapshots of one repository in the Hub cache; the one that ``refs/main`` names is current."""
     repo = name.removeprefix(_HUB_PREFIX).replace("--", "/")
     main = _read_ref(directory / "refs" / "main")
     try:
         snapshots = sorted(path for path in (directory / "snapshots").iterdir() if path.is_dir())
-    except OSError:
-        return  # a repository of which only metadata was ever fetched
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # else: a repository of which only metadata was ever fetched
+            _skip(directory, error, unread)
+        return
     for path in snapshots:
         if not _is_text(path.name) or not _is_text(repo):
             continue
         current = main in (None, path.name)
-        if (model := _found(path, root, "huggingface-cache", repo, path.name, current)) is not None:
-            yield model
+        try:
+            yield _found(path, root, "huggingface-cache", repo, path.name, current)
+        except OSError as error:
+            _skip(path, error, unread)
 
 
-def _model(directory: Path, root: Path, parts: tuple[str, ...], source: str) -> Found | None:
+def _model(directory: Path, root: Path, parts: tuple[str, ...], source: str) -> Found:
     repo = "/".join(parts[:2]) or root.name
     revision = "/".join(parts[2:])
     return _found(directory, root, source, repo, revision, current=True)
 
 
-def _found(path: Path, root: Path, source: str, repo: str, revision: str, current: bool) -> Found | None:
-    try:
-        files = list_files(path)
-        created = _seconds(path)
-    except OSError as error:
-        log.warning("skipped %s: %s", path, error.strerror or error)
-        return None
-    return Found(path, root, source, repo, revision, current, created, fingerprint(files), files)
+def _found(path: Path, root: Path, source: str, repo: str, revision: str, current: bool) -> Found:
+    """Raises ``OSError``."""
+    files = list_files(path)
+    return Found(path, root, source, repo, revision, current, _seconds(path), fingerprint(files), files)
 
 
 def _seconds(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -113,6 +114,34 @@ class TestAdoption:
                 patch.setattr(scan, "_is_there", lambda root: root.is_dir())
                 await catalog.refresh()
             assert ids(catalog)["org/m"] == "offline"
+
+    async def test_a_directory_that_cannot_be_read_takes_no_model_away(
+        self, studio: Studio, user: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        models = [studio.model("org/one"), studio.model("org/two"), studio.model("other/three")]
+        snapshot = user / ".cache" / "huggingface" / "hub" / "models--org--four" / "snapshots" / "aaaa"
+        place(nano_model(), snapshot)
+        look = os.scandir
+        broken = {str(models[0].parent): errno.EIO, str(models[2]): errno.EACCES, str(snapshot): errno.ESTALE}
+
+        def disk(path: str | Path) -> object:
+            if (number := broken.get(str(path))) is not None:
+                raise OSError(number, os.strerror(number))
+            return look(path)
+
+        async with started(home) as catalog:
+            before = ids(catalog)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "scandir", disk)
+                await catalog.refresh()
+                assert set(ids(catalog).values()) == {"offline"}
+                assert set(ids(catalog)) == set(before)
+                broken[str(models[0].parent)] = errno.ENOENT
+                await catalog.refresh()
+                assert ids(catalog)["other/three"] == "offline"
+                assert ids(catalog)["org/one"] == "absent"
+            await catalog.refresh()
+            assert ids(catalog) == before
 
     async def test_a_root_that_cannot_be_asked_for(self, home: Path) -> None:
         root = home / ("x" * 300)  # the system refuses the very question
