@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
+import hypothesis
 import pytest
 import requests
 import schemathesis
+from hypothesis import Phase
 from schemathesis import Case, Response
 from schemathesis.core.failures import FailureGroup
 from urllib3 import HTTPResponse
@@ -17,7 +20,7 @@ from urllib3 import HTTPResponse
 from inference.errors import InternalError, InvalidRequest, LmxError, Unsupported, WorkerDied
 from inference.protocols.errors import error_bytes, error_headers
 from inference.request_id import request_id
-from tests.fuzz.cases import DOCUMENTS
+from tests.fuzz.cases import DOCUMENTS, cases
 from tests.fuzz.judge import judge
 
 JSON, EVENTS = "application/json", "text/event-stream"
@@ -32,11 +35,14 @@ def _named() -> Iterator[None]:
     request_id.reset(token)
 
 
-def asked(path: str, method: str = "POST") -> Case:
+@functools.cache
+def schema() -> Any:
     # As it goes over the wire: in Python its statuses are numbers.
-    document = json.loads(json.dumps(DOCUMENTS["/v1/"].get_openapi_schema()))
-    operation = schemathesis.openapi.from_dict(document)[path][method]
-    case: Case = operation.Case(headers={}, media_type=JSON, body={})
+    return schemathesis.openapi.from_dict(json.loads(json.dumps(DOCUMENTS["/v1/"].get_openapi_schema())))
+
+
+def asked(path: str, method: str = "POST") -> Case:
+    case: Case = schema()[path][method].Case(headers={}, media_type=JSON, body={})
     return case
 
 
@@ -100,6 +106,16 @@ def test_an_answer_of_another_shape(content: bytes, headers: dict[str, str], wor
         words = "Missing required response headers"
     with pytest.raises((FailureGroup, AssertionError), match=words):
         judge(case, response)
+
+
+def test_what_is_forbidden_and_answered() -> None:
+    @hypothesis.settings(max_examples=3, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+    @hypothesis.given(case=cases(schema()[TOKENS]["POST"], "breaking", {}))
+    def ask(case: Case) -> None:
+        with pytest.raises(FailureGroup, match="Schema-violating request accepted"):
+            judge(case, answered(case, b'{"input_tokens": 1}'))
+
+    ask()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.fuzz.site import CHAT, REPO, VECTORS, fuzzed_site
 from tests.live.process import LiveServer
 
 pytestmark = pytest.mark.live
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 
 
@@ -90,7 +90,7 @@ def test_asked_at_random(
         max_examples=EXAMPLES,
         deadline=None,
         database=None,
-        phases=[Phase.generate, Phase.shrink] if EXAMPLES > 50 else [Phase.generate],
+        phases=[Phase.generate],  # shrinking a request takes minutes, and each failure tells how to ask again
         suppress_health_check=list(HealthCheck),
     )
     @hypothesis.given(case=cases(operation, kind, places))
