@@ -17,7 +17,8 @@ class ModelRef:
     ``id`` is the canonical name ``org/name[@rev][:variant]``, or a directory's name for a local one. ``weight_bytes``
     is the sum of the weight files; ``kv_bytes_per_token`` what one token of context adds (0 when unknown).
     ``problem`` says why the model cannot be loaded (missing, truncated, unknown architecture), None when it can.
-    ``kind`` says what it makes: text, or vectors.
+    ``kind`` says what it makes: text, or vectors. ``bad_files`` names the files of a corrupt one; ``verified_at``, in
+    seconds since the epoch, is when all its files were last found sound.
     """
 
     id: str
@@ -36,6 +37,8 @@ class ModelRef:
     disk_state: DiskState = "adopted"
     problem: str | None = None
     kind: ModelKind = "llm"
+    bad_files: tuple[str, ...] = ()
+    verified_at: float | None = None
 
 
 class Catalog(Protocol):
@@ -50,4 +53,8 @@ class Catalog(Protocol):
 
         Raises ``inference.errors.ModelNotFound`` whose message names the nearest known model.
         """
+        ...
+
+    async def recheck(self, ref: ModelRef) -> ModelRef:
+        """The model after a look at the sizes and times of its files now, in a thread; what changed is examined."""
         ...

@@ -122,6 +122,13 @@ class ModelUnavailable(LmxError):
     status, code, retryable = 503, "model_unavailable", True
 
 
+class ModelCorrupt(ModelUnavailable):
+    """Files of the model are not what they should be; ``details["files"]`` names them. Trying again does not help."""
+
+    code = "model_corrupt"
+    retryable = False
+
+
 class WorkerDied(ModelUnavailable):
     code = "worker_died"
 
@@ -157,6 +164,7 @@ _BY_CODE: dict[str, type[LmxError]] = {
         InternalError,
         ModelUnavailable,
         WorkerDied,
+        ModelCorrupt,
         Overloaded,
         DeadlineExceeded,
         InsufficientMemory,

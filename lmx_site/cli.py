@@ -8,57 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from lmx_site import __version__, paths, setup_engine
+from lmx_site import __version__, cli_models, paths, setup_engine
+from lmx_site.cli_base import KEY, URL, Commands, Failure, connected
 
 if TYPE_CHECKING:
-    from lmx_site.client import Client
     from lmx_site.config import Config
-
-_URL = click.option("--url", help="The server to ask; default: the one that runs in LMX_HOME, else port 1234.")
-_KEY = click.option("--key", envvar="LMX_KEY", help="The admin key, where one is set (or LMX_KEY).")
-
-
-class Failure(click.ClickException):
-    """Ends the command with that line on stderr and status 1."""
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"lmx: {self.message}", err=True)
-
-
-class UsageFailure(Failure):
-    """A command that was not typed as it must be."""
-
-    exit_code = click.UsageError.exit_code
-
-
-class Commands(click.Group):
-    """A group whose usage errors are one line too, with status 2."""
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
-        with _one_line():
-            return super().make_context(info_name, args, parent, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _one_line():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    try:
-        yield
-    except click.exceptions.NoArgsIsHelpError:
-        raise
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx is not None else "lmx"
-        raise UsageFailure(f"{error.format_message().rstrip('.')}; see '{command} --help'") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -108,25 +68,25 @@ def version() -> None:
 
 
 @main.command()
-@_URL
-@_KEY
+@URL
+@KEY
 def status(url: str | None, key: str | None) -> None:
     """Show health, memory and the loaded models."""
     from lmx_site import terminal
 
-    with _server(url, key) as client:
+    with connected(url, key) as client:
         for line in terminal.status_lines(client.url, client.get("/admin/status")):
             click.echo(line)
 
 
 @main.command()
-@_URL
-@_KEY
+@URL
+@KEY
 def models(url: str | None, key: str | None) -> None:
     """List the models on disk and what each is doing."""
     from lmx_site import terminal
 
-    with _server(url, key) as client:
+    with connected(url, key) as client:
         for line in terminal.model_lines(client.get("/admin/models/list")):
             click.echo(line)
 
@@ -134,40 +94,40 @@ def models(url: str | None, key: str | None) -> None:
 @main.command()
 @click.argument("name")
 @click.option("--ttl", type=click.FloatRange(1, 31_536_000), help="Unload it after so many seconds without a request.")
-@_URL
-@_KEY
+@URL
+@KEY
 def load(name: str, ttl: float | None, url: str | None, key: str | None) -> None:
     """Load the model NAME and wait until it can answer."""
     from lmx_site import terminal
 
     wanted = {"model_id": name, "wait": True} | ({} if ttl is None else {"ttl": ttl})
-    with _server(url, key) as client:
+    with connected(url, key) as client:
         answer = client.post("/admin/model/load", wanted)
     click.echo(f"{answer['model_id']}: {answer['status']}, {terminal.size(answer['memory_used_bytes'])} in use")
 
 
 @main.command()
 @click.argument("name")
-@_URL
-@_KEY
+@URL
+@KEY
 def unload(name: str, url: str | None, key: str | None) -> None:
     """Unload the model NAME, letting its running requests finish, and give its memory back."""
     from lmx_site import terminal
 
-    with _server(url, key) as client:
+    with connected(url, key) as client:
         answer = client.post("/admin/model/unload", {"model_id": name})
     click.echo(f"{answer['model_id']}: {answer['status']}, {terminal.size(answer['memory_freed_bytes'])} given back")
 
 
 @main.command()
 @click.argument("name", required=False)
-@_URL
-@_KEY
+@URL
+@KEY
 def chat(name: str | None, url: str | None, key: str | None) -> None:
     """Talk to the model NAME (default: the default model). Ctrl-C stops an answer, Ctrl-D ends the chat."""
     from lmx_site import terminal
 
-    with _server(url, key) as client:
+    with connected(url, key) as client:
         terminal.chat(client, name or "default")
 
 
@@ -182,7 +142,7 @@ def migrate() -> None:
 @click.option("--config", type=click.Path(path_type=Path), help="The file to write; default: config.yaml in LMX_HOME.")
 @click.option("--cut-over", is_flag=True, help="Take LM Studio's port, and say what to switch off there.")
 @click.option("--undo", is_flag=True, help="Put config.yaml back as it was before.")
-@_KEY
+@KEY
 def lmstudio(
     dry_run: bool, place: Path | None, config: Path | None, cut_over: bool, undo: bool, key: str | None
 ) -> None:
@@ -201,6 +161,9 @@ def lmstudio(
             migrate_lmstudio.run(file, place, click.echo, dry_run=dry_run, cut_over=cut_over, key=key)
     except EditError as error:
         raise Failure(str(error)) from error
+
+
+main.add_command(cli_models.verify)
 
 
 def _overrides(host: str | None, port: int | None) -> Mapping[str, str]:
@@ -222,18 +185,6 @@ def _engine_or_failure() -> bool:
     try:
         return setup_engine.ensure_engine(click.echo)
     except setup_engine.SetupError as error:
-        raise Failure(str(error)) from error
-
-
-@contextmanager
-def _server(url: str | None, key: str | None) -> Iterator[Client]:
-    """The running server; what goes wrong with it ends the command in one line."""
-    from lmx_site.client import Client, ClientError
-
-    try:
-        with Client(url, key) as client:
-            yield client
-    except ClientError as error:
         raise Failure(str(error)) from error
 
 

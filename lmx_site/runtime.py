@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from models_admin.catalog import DiskCatalog
     from models_admin.fetch import HubFetcher
     from models_admin.jobs import Jobs
+    from models_admin.verify import Verifier
     from monitoring.telemetry import TelemetryWriter
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Runtime:
         self.engine: WorkerEngine | None = None
         self.jobs: Jobs | None = None
         self._fetcher: HubFetcher | None = None
+        self._verifier: Verifier | None = None
         self._telemetry: TelemetryWriter | None = None
         self._responses: Responses | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,9 +55,11 @@ class Runtime:
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
         from models_admin import lmstudio
+        from models_admin.busy import Busy
         from models_admin.catalog import DiskCatalog
         from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
+        from models_admin.verify import Verifier
         from monitoring.hub import Hub, set_hub
         from monitoring.readings import open_reader
         from monitoring.sampler import Sampler
@@ -78,7 +82,9 @@ class Runtime:
         )
         await catalog.refresh()
         self.catalog = catalog
-        self._fetcher = HubFetcher(self.jobs, catalog, self.places.models)
+        busy = Busy()
+        self._fetcher = HubFetcher(self.jobs, catalog, self.places.models, busy=busy)
+        self._verifier = Verifier(self.jobs, catalog, busy, self._fetcher.status)
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
         set_engine(self.engine)
@@ -90,6 +96,7 @@ class Runtime:
             version=__version__,
             responses=self._responses,
             fetcher=self._fetcher,
+            keeper=self._verifier,
         )
         await self._fetcher.resume()
         sampler = Sampler(hub, self.engine)
@@ -113,6 +120,8 @@ class Runtime:
             await self.jobs.stop()
         if self._fetcher is not None:
             await self._fetcher.stop()
+        if self._verifier is not None:
+            await self._verifier.stop()
         if self.engine is not None:
             await self.engine.stop(self.config.engine.answers_sec)
 

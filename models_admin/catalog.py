@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +18,10 @@ from django.db import DatabaseError, connections
 
 from inference.catalog import ModelRef
 from models_admin import lmstudio, store
+from models_admin.facts import fingerprint, list_files
 from models_admin.names import Names, Placed
 from models_admin.row import Row, examine, vanished
-from models_admin.scan import Found, scan
+from models_admin.scan import Found, look_at, scan
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,45 @@ class DiskCatalog:
             self._refreshing = asyncio.create_task(self._refresh(), name="catalog refresh")
         await asyncio.shield(self._refreshing)
 
+    async def recheck(self, ref: ModelRef) -> ModelRef:
+        """See ``inference.catalog.Catalog``. A directory that is gone is left to the next scan."""
+        row = (self._rows or {}).get(ref.path)
+        if row is None or row.vanished_at is not None:
+            return ref
+        if await asyncio.to_thread(_stamp, ref.path) != row.found.fingerprint:
+            await self._update(ref.path)
+        return self._current(ref)
+
+    async def record(self, path: Path, change: Callable[[Row], Row]) -> None:
+        """Apply ``change``, in the catalog's thread, to what is known of a model, and judge the model anew by it."""
+        await self._update(path, change)
+
+    def row(self, path: Path) -> Row | None:
+        """What is known of the model in that directory."""
+        return (self._rows or {}).get(path)
+
+    def _current(self, ref: ModelRef) -> ModelRef:
+        return next((one for one in self._names.all if one.path == ref.path), ref)
+
+    async def _update(self, path: Path, change: Callable[[Row], Row] = lambda row: row) -> None:
+        loop = asyncio.get_running_loop()
+        self._names = await loop.run_in_executor(self._executor, self._examine_again, path, change)
+
+    def _examine_again(self, path: Path, change: Callable[[Row], Row]) -> Names:
+        """In the catalog's thread: one model alone."""
+        rows = dict(self._rows or {})
+        try:
+            old = rows.get(path)
+            found = look_at(old.found) if old is not None and old.vanished_at is None else None
+            if old is None or found is None:
+                return self._names
+            rows[path] = examine(found, change(old))
+            self._save({path: old}, {path: rows[path]}, [])
+            self._rows = rows
+            return self._named(rows.values())
+        finally:
+            connections.close_all()
+
     def close(self) -> None:
         """Give back the thread; waits for a scan under way."""
         self._executor.shutdown(wait=True)
@@ -90,7 +130,7 @@ class DiskCatalog:
             before = self._known()
             rows = self._look(before, time.time())
             self._learn_keys()
-            self._save(before, rows)
+            self._save(before, rows, self.roots)
             self._rows = rows
             return self._named(rows.values())
         finally:
@@ -117,7 +157,7 @@ class DiskCatalog:
 
     def _row(self, found: Found, old: Row | None) -> Row:
         if old is None or old.vanished_at is not None or old.stamp != found.fingerprint:
-            return examine(found)
+            return examine(found, old)
         # What a manifest says of its origin stays; what only the place says may change with the place.
         source = found.source if old.found.source in ("local", "lmstudio") else old.found.source
         if (found.root, found.current, source) == (old.found.root, old.found.current, old.found.source):
@@ -129,9 +169,9 @@ class DiskCatalog:
         if stamp != self._keys_stamp:
             self._keys, self._keys_stamp = lmstudio.model_keys(self._studio), stamp
 
-    def _save(self, before: Mapping[Path, Row], rows: Mapping[Path, Row]) -> None:
+    def _save(self, before: Mapping[Path, Row], rows: Mapping[Path, Row], roots: Sequence[Path]) -> None:
         try:
-            store.save_rows([row for path, row in rows.items() if before.get(path) is not row], self.roots)
+            store.save_rows([row for path, row in rows.items() if before.get(path) is not row], roots)
         except DatabaseError as error:
             log.warning("the inventory cannot be written: %s", error)
 
@@ -144,3 +184,11 @@ class DiskCatalog:
             if row.disk_state != "absent" or (row.vanished_at or 0) > horizon
         ]
         return Names(placed, self._aliases, self.default_model, self._keys)
+
+
+def _stamp(path: Path) -> str:
+    """The fingerprint of the files as they are now; empty when the directory cannot be read."""
+    try:
+        return fingerprint(list_files(path))
+    except OSError:
+        return ""

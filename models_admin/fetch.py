@@ -25,6 +25,7 @@ from inference.errors import (
     TooManyRequests,
 )
 from inference.fetching import JobStatus, JobWord
+from models_admin.busy import Busy
 from models_admin.fetch_names import Wanted, parse_wanted
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed
@@ -95,8 +96,17 @@ class _Fetch:
 class HubFetcher:
     """``models`` gets ``org/name/<commit>/``; ``catalog`` is refreshed after each success."""
 
-    def __init__(self, jobs: Jobs, catalog: _Catalog, models: Path, *, keep_free: int = KEEP_FREE_BYTES) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        catalog: _Catalog,
+        models: Path,
+        *,
+        keep_free: int = KEEP_FREE_BYTES,
+        busy: Busy | None = None,
+    ) -> None:
         self._jobs, self._catalog, self._models, self._keep_free = jobs, catalog, models, keep_free
+        self._busy = busy or Busy()
         self._running: dict[tuple[str, str], _Fetch] = {}
 
     async def start(self, repo: str, revision: str | None = None, quantization: str | None = None) -> JobStatus:
@@ -106,6 +116,7 @@ class HubFetcher:
         if fetch is None:
             if len(self._running) >= MAX_AT_ONCE:
                 raise TooManyRequests(f"{MAX_AT_ONCE} models are being fetched already; wait for one", retry_after=60)
+            self._busy.check(wanted.repo, "fetch")
             fetch = self._begin(_Fetch(wanted))
         await fetch.known.wait()
         if fetch.failure is not None:
@@ -166,18 +177,23 @@ class HubFetcher:
         params: dict[str, Any] = {"models": str(self._models), "repo": wanted.repo, "revision": wanted.revision}
         params |= {"keep_free": self._keep_free, "lock_patience_s": 0.0 if row is None else _LOCK_PATIENCE_S}
         try:
-            await self._jobs.run(
-                "fetch",
-                PROGRAM,
-                params,
-                subject=wanted.repo,
-                on_progress=fetch.on_progress,
-                on_start=fetch.on_start,
-                resumes=None if row is None else row.pk,
-            )
-            await self._catalog.refresh()
+            with self._busy.work(wanted.repo, "fetch"):
+                await self._jobs.run(
+                    "fetch",
+                    PROGRAM,
+                    params,
+                    subject=wanted.repo,
+                    on_progress=fetch.on_progress,
+                    on_start=fetch.on_start,
+                    resumes=None if row is None else row.pk,
+                )
+                await self._catalog.refresh()
         except JobFailed as failure:
             fetch.failure = _refusal(failure)
+        except LmxError as error:
+            fetch.failure = error
+            if row is not None:
+                await self._jobs.give_up(row.pk)
         except Exception:
             log.exception("fetching %s", wanted.repo)
             fetch.failure = InternalError("the fetch ended by a defect: see the log")
@@ -189,12 +205,15 @@ class HubFetcher:
         return next((fetch for fetch in self._running.values() if fetch.job == job), None)
 
     def _told(self, row: Job) -> JobStatus:
-        """The row, with what is newer than it where the job is a fetch that runs here."""
+        """The row, with what is newer than it where the job runs here."""
         told = _from_row(row)
         if told.state != "running":
             return told
         rate, fetch = self._jobs.rate(row.pk), self._of(row.pk)
-        progress = fetch.latest if fetch else Progress(row.phase, row.done, row.total, row.unit)
+        if fetch is not None:
+            progress = fetch.latest
+        else:
+            progress = self._jobs.latest(row.pk) or Progress(row.phase, row.done, row.total, row.unit)
         return dataclasses.replace(
             told,
             phase=progress.phase,

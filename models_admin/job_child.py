@@ -19,7 +19,7 @@ from typing import Any
 
 from inference.ipc import FrameSplitter
 from inference.lifeline import die_with_parent
-from models_admin.job_protocol import Bye, Done, Go, Problem, Progress, decode_from_server, encode
+from models_admin.job_protocol import Bye, Done, Go, Part, Problem, Progress, decode_from_server, encode
 
 _REPORT_EVERY_S = 0.1
 
@@ -59,6 +59,11 @@ class Reporter:
                 self._timer = threading.Timer(wait_s, self._follow)
                 self._timer.daemon = True
                 self._timer.start()
+
+    def part(self, about: dict[str, Any]) -> None:
+        """Hand over a result that is final, whatever becomes of the job."""
+        with self._lock:
+            self._socket.sendall(encode(Part(about)))
 
     def end(self, outcome: Done | Problem) -> None:
         """The last word; no progress follows it."""

@@ -1,7 +1,7 @@
 """What the server and a job's child process say to each other: frames of one msgpack struct each.
 
-The server sends ``Go`` first and ``Bye`` last; the child sends any number of ``Progress``, then one ``Done`` or
-``Problem``, and waits for ``Bye``. The end of the connection means that the other side is gone.
+The server sends ``Go`` first and ``Bye`` last; the child sends any number of ``Progress`` and ``Part``, then one
+``Done`` or ``Problem``, and waits for ``Bye``. The end of the connection means that the other side is gone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ class Progress(Struct, tag="progress", frozen=True):
     unit: str = "bytes"
 
 
+class Part(Struct, tag="part", frozen=True):
+    """A result that counts even if the job never ends: one file of many. ``about`` is the job's own."""
+
+    about: dict[str, Any]
+
+
 class Done(Struct, tag="done", frozen=True):
     result: dict[str, Any]
 
@@ -45,7 +51,7 @@ class Problem(Struct, tag="problem", frozen=True):
 
 
 FromServer = Go | Bye
-FromChild = Progress | Done | Problem
+FromChild = Progress | Part | Done | Problem
 
 _encoder = msgspec.msgpack.Encoder()
 _from_server = msgspec.msgpack.Decoder(FromServer)

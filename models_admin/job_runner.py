@@ -11,9 +11,10 @@ import msgspec
 
 from inference.engine.child import Child, ChildExit
 from inference.errors import LmxError
-from models_admin.job_protocol import Bye, Done, Go, Problem, Progress, decode_from_child, encode
+from models_admin.job_protocol import Bye, Done, Go, Part, Problem, Progress, decode_from_child, encode
 
 OnProgress = Callable[[Progress], None]
+OnPart = Callable[[dict[str, Any]], None]
 
 
 class JobFailed(LmxError):
@@ -32,8 +33,10 @@ class Runner(Protocol):
         ...
 
 
-async def run_program(program: str, params: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-    """Run ``python -m program`` as a job; see ``Runner.run``."""
+async def run_program(
+    program: str, params: dict[str, Any], on_progress: OnProgress, on_part: OnPart = lambda about: None
+) -> dict[str, Any]:
+    """Run ``python -m program`` as a job; see ``Runner.run``. ``on_part`` hears of each part of the result."""
     ended: asyncio.Future[Done | Problem | ChildExit] = asyncio.get_running_loop().create_future()
 
     def on_frame(body: bytes) -> None:
@@ -43,6 +46,8 @@ async def run_program(program: str, params: dict[str, Any], on_progress: OnProgr
             return child.kill("sent a message that is not of this protocol")
         if isinstance(message, Progress):
             on_progress(message)
+        elif isinstance(message, Part):
+            on_part(message.about)
         elif not ended.done():
             child.expect_exit()
             child.send(encode(Bye()))

@@ -12,6 +12,7 @@ _WORDS = {
     "convert": "converting",
     "tokenizer": "writing the tokenizer,",
     "sign": "taking checksums,",
+    "verify": "verifying",
 }
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from django.db.models import F, Q
 from inference.records import EventSink
 from models_admin.job_protocol import Progress
 from models_admin.job_rate import Rate
-from models_admin.job_runner import JobFailed, OnProgress, run_program
+from models_admin.job_runner import JobFailed, OnPart, OnProgress, run_program
 from models_admin.job_words import describe
 from models_admin.models import Job, JobState
 
@@ -37,6 +37,9 @@ _ENDS = {JobState.QUEUED: "interrupted"}
 INTERRUPTED = "interrupted: the server ended while it ran"
 RESUMABLE = frozenset({"fetch"})
 """The kinds of jobs that go on where they stopped when their server has ended."""
+
+
+Settle = Callable[[dict[str, Any] | None], Awaitable[None]]
 
 
 class Board(EventSink, Protocol):
@@ -54,6 +57,7 @@ class Jobs:
         self._board = board
         self._running: dict[int, asyncio.Task[Any]] = {}
         self._rates: dict[int, Rate] = {}
+        self._latest: dict[int, Progress] = {}
         self._over: dict[int, asyncio.Event] = {}
         self._cancelled: set[int] = set()
         self._stopping = False
@@ -99,6 +103,10 @@ class Jobs:
         """How fast a running job is; a new one, which knows nothing, for any other."""
         return self._rates.get(job_id) or Rate()
 
+    def latest(self, job_id: int) -> Progress | None:
+        """How far a running job is; None when it does not run here, or has not said."""
+        return self._latest.get(job_id)
+
     async def run(
         self,
         kind: str,
@@ -109,22 +117,19 @@ class Jobs:
         on_progress: OnProgress,
         on_start: Callable[[int], None] = lambda job_id: None,
         resumes: int | None = None,
+        on_part: OnPart = lambda about: None,
+        settle: Settle | None = None,
     ) -> dict[str, Any]:
         """See ``job_runner.Runner.run``. The row ends as done, failed or cancelled, or waits, whatever happens.
 
-        ``on_start`` hears the job's number before its program starts. ``resumes`` is that of one of ``waiting``.
+        ``on_start`` hears the job's number before its program starts, ``on_part`` each part of the result;
+        ``settle`` is awaited with the result, or None, before anybody hears that the job has ended. ``resumes`` is the
+        number of one of ``waiting``.
         """
         job_id = await self._opened(kind, subject, params, resumes)
-        rate, over = Rate(), asyncio.Event()
-        self._rates[job_id], self._over[job_id] = rate, over
-
-        def tell(progress: Progress) -> None:
-            rate.add(progress)
-            self._show(job_id, kind, subject, progress)
-            on_progress(progress)
-
-        self._show(job_id, kind, subject, Progress("starting"))
-        task = asyncio.create_task(self._work(job_id, program, params, tell), name=f"job {job_id} {kind}")
+        tell, over = self._begin(job_id, kind, subject, on_progress), self._over[job_id]
+        work = self._work(job_id, program, params, tell, on_part, settle)
+        task: asyncio.Task[dict[str, Any]] = asyncio.create_task(work, name=f"job {job_id} {kind}")
         self._running[job_id] = task
         on_start(job_id)
         state, error, result = JobState.FAILED, "a defect: see the log", dict[str, Any]()
@@ -157,6 +162,7 @@ class Jobs:
             finally:  # who waits for it must not wait for ever
                 self._hide(job_id)
                 self._emit(_ENDS.get(state, state.value), job_id, kind, subject, error=error)
+                self._latest.pop(job_id, None)
                 del self._rates[job_id], self._over[job_id]
                 over.set()
 
@@ -176,8 +182,31 @@ class Jobs:
             return JobState.QUEUED, ""
         return JobState.CANCELLED, "cancelled"
 
-    async def _work(self, job_id: int, program: str, params: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+    def _begin(self, job_id: int, kind: str, subject: str, on_progress: OnProgress) -> OnProgress:
+        """Show the job, and return what is to hear of its progress."""
+        rate = self._rates[job_id] = Rate()
+        self._over[job_id] = asyncio.Event()
+        self._show(job_id, kind, subject, Progress("starting"))
+
+        def tell(progress: Progress) -> None:
+            rate.add(progress)
+            self._latest[job_id] = progress
+            self._show(job_id, kind, subject, progress)
+            on_progress(progress)
+
+        return tell
+
+    async def _work(
+        self,
+        job_id: int,
+        program: str,
+        params: dict[str, Any],
+        on_progress: OnProgress,
+        on_part: OnPart,
+        settle: Settle | None,
+    ) -> dict[str, Any]:
         latest = Progress("")
+        result: dict[str, Any] | None = None
 
         def keep(progress: Progress) -> None:
             nonlocal latest
@@ -194,10 +223,13 @@ class Jobs:
 
         saver = asyncio.create_task(save_forever(), name=f"job {job_id} progress")
         try:
-            return await run_program(program, params, keep)
+            result = await run_program(program, params, keep, on_part)
+            return result
         finally:
             saver.cancel()
             await asyncio.wait({saver})
+            if settle is not None:
+                await asyncio.shield(settle(result))
             await asyncio.shield(_quietly(_save_progress, job_id, latest))
 
     def _emit(self, what: str, job_id: int, kind: str, subject: str, **more: Any) -> None:

@@ -58,6 +58,8 @@ class ModelRecord(models.Model):
     first_seen = models.DateTimeField()
     last_seen = models.DateTimeField()
     vanished_at = models.DateTimeField(null=True, blank=True)
+    verified_at = models.DateTimeField(null=True, blank=True, help_text="when all its files were last found sound")
+    verify_began_at = models.DateTimeField(null=True, blank=True, help_text="of a verification that has not ended")
 
     class Meta:
         ordering = ["repo", "revision", "variant"]
@@ -77,6 +79,8 @@ class ModelFile(models.Model):
     """One file of a model. ``sha256_expected`` comes from whoever published it, ``sha256_actual`` from the bytes here.
 
     ``mtime_ns`` is the file's time in nanoseconds when it was last seen: a hash belongs to that size and time.
+    ``basis`` says what a verification compared with, and is empty where none has read the file: the hash that was
+    published, or the one recorded at first sight. ``sound`` is False where the content was another one.
     """
 
     model = models.ForeignKey(ModelRecord, on_delete=models.CASCADE, related_name="files")
@@ -86,6 +90,8 @@ class ModelFile(models.Model):
     sha256_expected = models.CharField(max_length=64, blank=True)
     sha256_actual = models.CharField(max_length=64, blank=True)
     verified_at = models.DateTimeField(null=True, blank=True)
+    basis = models.CharField(max_length=16, blank=True)
+    sound = models.BooleanField(default=True)
 
     class Meta:
         ordering = ["name"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from inference.catalog import DiskState, ModelRef
 from models_admin.architectures import supported_architectures
+from models_admin.checked import Checks, all_published, complaints, still_true, worded
 from models_admin.facts import Facts, read_facts
 from models_admin.manifest import NAME, Manifest, read_manifest
 from models_admin.scan import Found
@@ -20,7 +21,9 @@ _SALT = f"{_READER_VERSION}.{zlib.crc32(' '.join(sorted(supported_architectures(
 class Row:
     """``found.files`` is empty (``facts.files`` has them). ``hashes`` are the published SHA-256 by file name.
 
-    ``vanished_at`` is in seconds since the epoch.
+    ``vanished_at`` is in seconds since the epoch, as are ``verified_at``, when all files were last found sound, and
+    ``verify_began``, of a verification that has not ended. ``checks`` are those that still hold; ``bad`` names the
+    files that are not what they should be.
     """
 
     found: Found
@@ -30,6 +33,10 @@ class Row:
     vanished_at: float | None = None
     hashes: dict[str, str] | None = None
     salt: str = _SALT
+    checks: Checks = field(default_factory=dict)
+    bad: tuple[str, ...] = ()
+    verified_at: float | None = None
+    verify_began: float | None = None
 
     @property
     def stamp(self) -> str:
@@ -57,20 +64,33 @@ class Row:
             disk_state=self.disk_state,
             problem=self.problem,
             kind=facts.kind,
+            bad_files=self.bad,
+            verified_at=self.verified_at,
         )
 
 
-def examine(found: Found) -> Row:
-    """Read the files of a directory that is new or changed."""
+def examine(found: Found, old: Row | None = None) -> Row:
+    """Read the files of a directory that is new or changed; what ``old`` knew of files that did not change is kept."""
     facts = read_facts(found.path, found.root)
     manifest = read_manifest(found.path)
-    if manifest is None:
-        state: DiskState = "partial" if facts.incomplete else "adopted"
-        return Row(replace(found, files=()), facts, state, facts.problem)
-    hashes = {name: entry.sha256 for name, entry in manifest.files.items()}
-    state, complaint = _compare(found, manifest)
-    found = replace(found, source=manifest.source, files=())
-    return Row(found, facts, state, facts.problem or complaint, hashes=hashes)
+    source = manifest.source if manifest else found.source
+    checks = still_true(found.path, found.files, old.checks) if old else {}
+    wrong = complaints(found.files, manifest, checks)
+    problem = facts.problem
+    if wrong:
+        state: DiskState = "corrupt"
+        problem = worded(wrong, source, found.repo, found.revision)
+    elif all_published(found.files, NAME, checks) or (manifest is not None and _unchanged(found, manifest)):
+        state = "verified"
+    else:
+        state = "partial" if facts.incomplete and manifest is None else "adopted"
+    row = Row(replace(found, source=source, files=()), facts, state, problem, checks=checks, bad=tuple(wrong))
+    if manifest is not None:
+        row = replace(row, hashes={name: entry.sha256 for name, entry in manifest.files.items()})
+    verified_at = old.verified_at if old else None
+    if state == "verified" and verified_at is None:
+        verified_at = _signed(found)
+    return replace(row, verified_at=verified_at, verify_began=old.verify_began if old else None)
 
 
 def vanished(row: Row, *, offline: bool, now: float) -> Row:
@@ -85,14 +105,21 @@ def vanished(row: Row, *, offline: bool, now: float) -> Row:
     return replace(row, disk_state=state, problem=problem, vanished_at=row.vanished_at or now)
 
 
-def _compare(found: Found, manifest: Manifest) -> tuple[DiskState, str | None]:
-    """A directory is verified while sizes agree with its manifest and nothing was written after it."""
-    files = {file.name: file for file in found.files}
-    for name, entry in sorted(manifest.files.items()):
-        if name not in files:
-            return "corrupt", f"{name} is missing"
-        if files[name].size != entry.size:
-            return "corrupt", f"{name} has {files[name].size} bytes, not the {entry.size} that were verified"
-    written = files[NAME].mtime_ns if NAME in files else 0
-    changed = any(file.mtime_ns > written or name not in manifest.files for name, file in files.items() if name != NAME)
-    return ("adopted" if changed else "verified"), None
+def _unchanged(found: Found, manifest: Manifest) -> bool:
+    """Whether all files are those of the manifest and none was written after it; their sizes are known to agree.
+
+    Hidden files do not count: the Finder leaves such.
+    """
+    written = _written(found)
+    files = [file for file in found.files if file.name != NAME and not file.name.startswith(".")]
+    return all(file.mtime_ns <= written and file.name in manifest.files for file in files)
+
+
+def _written(found: Found) -> int:
+    """When the manifest was, in nanoseconds; 0 without one."""
+    return next((file.mtime_ns for file in found.files if file.name == NAME), 0)
+
+
+def _signed(found: Found) -> float | None:
+    """When who fetched the model had verified it: the time of the manifest."""
+    return _written(found) / 1e9 or None

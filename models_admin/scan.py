@@ -68,6 +68,14 @@ def scan(roots: Iterable[Path], lmstudio: Container[Path] = ()) -> Scan:
     return Scan(tuple(found.values()), frozenset(offline))
 
 
+def look_at(found: Found) -> Found | None:
+    """The same directory as it is now; None when it cannot be read."""
+    try:
+        return _found(found.path, found.root, found.source, found.repo, found.revision, found.current)
+    except OSError:
+        return None
+
+
 def _is_there(root: Path) -> bool:
     try:
         with os.scandir(root):

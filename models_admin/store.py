@@ -5,7 +5,9 @@ Every transaction is one batch, so that it holds SQLite's write lock for millise
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -13,6 +15,7 @@ from typing import cast
 from django.db import transaction
 
 from inference.catalog import DiskState, ModelKind
+from models_admin.checked import Basis, Checked, Checks
 from models_admin.facts import Facts
 from models_admin.models import ModelFile, ModelRecord
 from models_admin.row import Row
@@ -32,17 +35,20 @@ _UPDATED = [
     *_FACTS,
     "has_chat_template",
 ]
-_UPDATED += ["disk_state", "problem", "created_at", "last_seen", "vanished_at"]
+_UPDATED += ["disk_state", "problem", "created_at", "last_seen", "vanished_at", "verified_at", "verify_began_at"]
 
 
 def load_rows(roots: Sequence[Path]) -> dict[Path, Row]:
     """What is recorded of the models below ``roots``."""
     records = ModelRecord.objects.filter(root__in=[str(root) for root in roots])
-    return {Path(record.path): _row(record) for record in records.iterator(chunk_size=2000)}
+    checks = defaultdict[int, dict[str, Checked]](dict)
+    for file in ModelFile.objects.exclude(basis="").iterator(chunk_size=2000):
+        checks[file.model_id][file.name] = _checked(file)
+    return {Path(record.path): _row(record, checks.get(record.pk, {})) for record in records.iterator(chunk_size=2000)}
 
 
 def save_rows(changed: Sequence[Row], roots: Sequence[Path]) -> None:
-    """Write the rows that changed, and that all the others were seen just now."""
+    """Write the rows that changed, and that all others below ``roots`` were seen just now."""
     now = datetime.now(UTC)
     for batch in _batches(changed):
         with transaction.atomic():
@@ -53,6 +59,8 @@ def save_rows(changed: Sequence[Row], roots: Sequence[Path]) -> None:
                 update_fields=_UPDATED,
             )
             _save_files([row for row in batch if row.vanished_at is None], now)
+    if not roots:
+        return
     present = ModelRecord.objects.filter(root__in=[str(root) for root in roots], vanished_at=None)
     present.update(last_seen=now)
 
@@ -78,8 +86,7 @@ def _save_files(rows: Sequence[Row], now: datetime) -> None:
 def _files(row: Row, model_id: int, now: datetime) -> list[ModelFile]:
     hashes = row.hashes or {}
     verified = row.disk_state == "verified"
-    by_name = {file.name: file for file in row.facts.files}
-    return [
+    files = [
         ModelFile(
             model_id=model_id,
             name=name,
@@ -89,8 +96,31 @@ def _files(row: Row, model_id: int, now: datetime) -> list[ModelFile]:
             sha256_actual=hashes.get(name, "") if verified else "",
             verified_at=now if verified and name in hashes else None,
         )
-        for name, file in by_name.items()
+        for name, file in {file.name: file for file in row.facts.files}.items()
+        if name not in row.checks
     ]
+    return files + [_file(check, model_id) for check in row.checks.values()]
+
+
+def _file(check: Checked, model_id: int) -> ModelFile:
+    return ModelFile(
+        model_id=model_id,
+        name=check.name,
+        size=check.size,
+        mtime_ns=check.mtime_ns,
+        sha256_expected=check.expected,
+        sha256_actual=check.sha256,
+        verified_at=datetime.fromtimestamp(check.at, UTC),
+        basis=check.basis,
+        sound=check.sound,
+    )
+
+
+def _checked(file: ModelFile) -> Checked:
+    at = file.verified_at.timestamp() if file.verified_at else 0.0
+    basis = cast(Basis, file.basis)
+    name, size, time = file.name, file.size, file.mtime_ns
+    return Checked(name, size, time, file.sha256_actual, basis, file.sound, at, file.sha256_expected)
 
 
 def _record(row: Row, now: datetime) -> ModelRecord:
@@ -115,11 +145,21 @@ def _record(row: Row, now: datetime) -> ModelRecord:
         created_at=datetime.fromtimestamp(found.created, UTC),
         first_seen=now,
         last_seen=now,
-        vanished_at=datetime.fromtimestamp(row.vanished_at, UTC) if row.vanished_at else None,
+        vanished_at=_moment(row.vanished_at),
+        verified_at=_moment(row.verified_at),
+        verify_began_at=_moment(row.verify_began),
     )
 
 
-def _row(record: ModelRecord) -> Row:
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return moment.timestamp() if moment else None
+
+
+def _row(record: ModelRecord, checks: Checks) -> Row:
     salt, _, stamp = record.fingerprint.rpartition(":")
     found = Found(
         path=Path(record.path),
@@ -141,5 +181,7 @@ def _row(record: ModelRecord) -> Row:
         kind=cast(ModelKind, record.kind),
     )
     state = cast(DiskState, record.disk_state)
-    gone = record.vanished_at.timestamp() if record.vanished_at else None
-    return Row(found, facts, state, record.problem or None, gone, salt=salt)
+    # Which files of a corrupt one are bad is no column: it is examined again.
+    salt = "" if state == "corrupt" else salt
+    row = Row(found, facts, state, record.problem or None, _seconds(record.vanished_at), salt=salt, checks=checks)
+    return replace(row, verified_at=_seconds(record.verified_at), verify_began=_seconds(record.verify_began_at))

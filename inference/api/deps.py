@@ -17,6 +17,7 @@ from django.http import HttpRequest
 from inference.catalog import Catalog
 from inference.errors import Forbidden, ModelUnavailable, Unauthorized
 from inference.fetching import Fetcher
+from inference.keeping import Keeper
 from inference.principal import Principal, Scope
 from inference.protocols.responses.background import Responses
 
@@ -61,6 +62,7 @@ class Services:
     since: float = field(default_factory=time.time)
     responses: Responses = field(default_factory=Responses)
     fetcher: Fetcher | None = None
+    keeper: Keeper | None = None
 
 
 _services = Services()
@@ -74,11 +76,13 @@ def configure(
     version: str = "",
     responses: Responses | None = None,
     fetcher: Fetcher | None = None,
+    keeper: Keeper | None = None,
 ) -> None:
     """Give the API what it works with; ``version`` is the product's. Without ``responses`` they live in memory."""
     global _services
     found = responses or Responses()
-    _services = Services(catalog, events, strict, version or _installed_version(), responses=found, fetcher=fetcher)
+    named = version or _installed_version()
+    _services = Services(catalog, events, strict, named, responses=found, fetcher=fetcher, keeper=keeper)
 
 
 def services() -> Services:
@@ -102,6 +106,13 @@ def fetcher() -> Fetcher:
     if _services.fetcher is None:
         raise ModelUnavailable("the server is starting or stopping", retry_after=1)
     return _services.fetcher
+
+
+def keeper() -> Keeper:
+    """Who keeps the models on disk in order; 503 while the server starts or stops."""
+    if _services.keeper is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return _services.keeper
 
 
 def event_source() -> EventSource:

@@ -139,10 +139,15 @@ async def detokenize(request: HttpRequest) -> HttpResponseBase:
 )
 async def list_models(request: HttpRequest) -> HttpResponseBase:
     states = _states()
-    data = [model_object(ref, states.get(ref.id)) for ref in catalog().all() if ref.problem is None]
+    listed = [(ref, states.get(ref.id)) for ref in catalog().all()]
+    data = [model_object(ref, status) for ref, status in listed if ref.problem is None or _is_loaded(status)]
     if (shape := _shape(request)) is not None:
         return shape.listed(request, data)
     return json_response(orjson.dumps({"object": "list", "data": data}))
+
+
+def _is_loaded(status: ModelStatus | None) -> bool:
+    return status is not None and status.state == "ready"
 
 
 @api.route(

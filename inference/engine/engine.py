@@ -61,7 +61,7 @@ class WorkerEngine:
         self._records = records
         self._events = events
         self._watch = MemoryWatch(memory, settings)
-        self._supervisor = Supervisor(settings, self._watch, events, self._kv_promise)
+        self._supervisor = Supervisor(settings, self._watch, events, self._kv_promise, catalog.recheck)
         self._watchdog = Watchdog(settings, lambda client, cause: client.child.kill(cause))
         self._outcomes = Outcomes()
         self._pending = PendingRequests(records, events)

@@ -15,7 +15,7 @@ from inference.engine.child import ChildExit
 from inference.engine.contract import ModelStatus, RunState
 from inference.engine.crashes import Stopped
 from inference.engine.worker_client import WorkerClient
-from inference.errors import InsufficientMemory, LmxError, ModelUnavailable, TooManyRequests, WorkerDied
+from inference.errors import InsufficientMemory, LmxError, ModelCorrupt, ModelUnavailable, TooManyRequests, WorkerDied
 
 _WORTH_WAITING_S = 2.0
 """A request waits so long for a model whose worker died; longer than that it is told when to come back."""
@@ -206,9 +206,19 @@ def snapshot(run: ModelRun, ref: ModelRef, stopped: Stopped | None, footprint: i
     return status
 
 
+def disk_refusal(name: str, ref: ModelRef) -> LmxError | None:
+    """Why the files of a model cannot be loaded; None if nothing speaks against it."""
+    if ref.problem is None:
+        return None
+    kind = ModelCorrupt if ref.disk_state == "corrupt" else ModelUnavailable
+    return kind(
+        f"{name} cannot be loaded: {ref.problem}", details={"files": list(ref.bad_files)} if ref.bad_files else {}
+    )
+
+
 def load_failure(run: ModelRun, error: LmxError, back_off: float) -> LmxError:
     """A failed load as those are told who waited for it."""
-    if isinstance(error, InsufficientMemory):
+    if isinstance(error, InsufficientMemory | ModelCorrupt):
         return error
     return ModelUnavailable(f"{run.id} failed to load: {error.message}", retry_after=back_off)
 
@@ -235,8 +245,8 @@ def reason_of_death(cause: str) -> str:
 
 def refusal_to_wait(run: ModelRun, stopped: Stopped | None, queue_limit: int) -> LmxError | None:
     """Why one more waiter for this model is sent away at once; None if it may wait."""
-    if run.ref.problem is not None:
-        return ModelUnavailable(f"{run.id} cannot be loaded: {run.ref.problem}")
+    if (refused := disk_refusal(run.id, run.ref)) is not None:
+        return refused
     if stopped is not None:
         return ModelUnavailable(f"{run.id} is {stopped.reason}", retry_after=max(1.0, stopped.until - time.time()))
     wait_s = run.retry_at - time.monotonic()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from inference import ipc
@@ -35,6 +36,7 @@ from inference.engine.runs import (
     ModelRun,
     Waiter,
     Wish,
+    disk_refusal,
     load_failure,
     refusal_to_wait,
     serve_queues,
@@ -52,11 +54,18 @@ _SHARE_EVERY = 30
 _STOP_GRACE_S = 8.0
 
 
+Recheck = Callable[[ModelRef], Awaitable[ModelRef]]
+"""``inference.catalog.Catalog.recheck``."""
+
+
 class Supervisor:
     """All methods belong to the event loop that called ``start``."""
 
-    def __init__(self, settings: EngineSettings, watch: MemoryWatch, events: EventSink, kv_promise: KvPromise) -> None:
+    def __init__(
+        self, settings: EngineSettings, watch: MemoryWatch, events: EventSink, kv_promise: KvPromise, recheck: Recheck
+    ) -> None:
         self._settings = settings
+        self._recheck = recheck
         self._watch = watch
         self._events = events
         self.runs: dict[str, ModelRun] = {}
@@ -283,6 +292,9 @@ class Supervisor:
         )
         try:
             await self._caches.tidy(run)
+            run.ref = await self._recheck(run.ref)
+            if (refused := disk_refusal(run.id, run.ref)) is not None:
+                raise LaunchFailed(refused, [], crashed=False)
             client, loaded = await launch(command, self._settings, hooks)
         except asyncio.CancelledError:  # given up before there was a process
             given_up = ModelUnavailable("its loading was given up", retry_after=1)
@@ -322,8 +334,11 @@ class Supervisor:
         error = failure.error
         if failure.crashed:
             self.departures.note_crash(run, error.message, failure.lines)
-        elif run.unloaders or not self.departures.granting:
-            run.state, run.reason = "unloaded", None
+        elif run.unloaders or not self.departures.granting or run.ref.problem is not None:
+            run.state, run.reason = (
+                "unloaded",
+                None,
+            )  # what speaks against its files the catalog says, as long as it does
         else:
             run.failed_loads += 1
             back_off = min(LONGEST_BACK_OFF_S, 2.0 ** min(run.failed_loads, 16))

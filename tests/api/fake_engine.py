@@ -76,6 +76,9 @@ class FakeCatalog:
     def all(self) -> list[ModelRef]:
         return list(self._refs)
 
+    async def recheck(self, ref: ModelRef) -> ModelRef:
+        return ref
+
     def resolve(self, name: str) -> ModelRef:
         if name in ("", "default", "local-model"):
             return self._refs[0]

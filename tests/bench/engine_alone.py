@@ -40,6 +40,9 @@ class OneModel:
     def all(self) -> list[ModelRef]:
         return [self._ref]
 
+    async def recheck(self, ref: ModelRef) -> ModelRef:
+        return ref
+
     def resolve(self, name: str) -> ModelRef:
         if name != self._ref.id:
             raise ModelNotFound(f"no model {name}")

@@ -57,6 +57,9 @@ class ListCatalog:
     def all(self) -> list[ModelRef]:
         return [self.refs[name] for name in sorted(self.refs)]
 
+    async def recheck(self, ref: ModelRef) -> ModelRef:
+        return ref
+
     def resolve(self, name: str) -> ModelRef:
         try:
             return self.refs[name]

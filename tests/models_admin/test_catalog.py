@@ -107,9 +107,9 @@ async def test_a_change_on_disk_is_seen_and_only_the_changed_is_read(
     read: list[str] = []
     examine = row_module.examine
 
-    def spy(found: Found) -> Row:
+    def spy(found: Found, old: Row | None) -> Row:
         read.append(found.path.name)
-        return examine(found)
+        return examine(found, old)
 
     monkeypatch.setattr(catalog_module, "examine", spy)
     async with opened(tmp_path) as catalog:

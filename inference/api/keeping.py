@@ -1,0 +1,55 @@
+"""``/admin/model/verify``: whether the files of a model are what they should be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from pydantic import Field
+
+from inference.api.admin import AdminBody, api
+from inference.api.base import json_response
+from inference.api.deps import catalog, keeper
+from inference.api.jobs import told
+from inference.errors import from_code
+from inference.fetching import JobStatus
+from inference.protocols.jsonbody import parse_object
+from inference.protocols.validation import validate
+
+
+class VerifyBody(AdminBody):
+    """``model_id`` is any name of a model on disk."""
+
+    model_id: str = Field(min_length=1, max_length=512)
+    wait: bool | None = None
+
+
+@api.route(
+    "POST",
+    "/model/verify",
+    scope="admin",
+    operation_id="verify_model",
+    summary="Read every file of a model as a job and compare it with what it should be",
+    tag="models",
+    body=VerifyBody,
+)
+async def verify_model(request: HttpRequest) -> HttpResponseBase:
+    wanted = validate(VerifyBody, parse_object(request.body))
+    job = await keeper().verify(wanted.model_id)
+    if wanted.wait:
+        job = await keeper().wait(job.job)
+        if job.state in ("failed", "cancelled"):
+            raise from_code(job.code, job.message, details={"job": job.job})
+    return _json(_verify_answer(wanted.model_id, job), 202 if job.state == "running" else 200)
+
+
+def _verify_answer(name: str, job: JobStatus) -> dict[str, Any]:
+    ref = catalog().resolve(name)
+    about = {"model_id": ref.id, "disk_state": ref.disk_state, "bad_files": list(ref.bad_files)}
+    return about | {"verified_at": ref.verified_at, "job": told(job)}
+
+
+def _json(value: Any, status: int = 200) -> HttpResponseBase:
+    return json_response(orjson.dumps(value), status)

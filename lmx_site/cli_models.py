@@ -1,0 +1,88 @@
+"""The commands of ``lmx`` that keep the models on disk in order."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lmx_site.cli_base import KEY, URL, Failure, UsageFailure, connected
+
+if TYPE_CHECKING:
+    from lmx_site.client import Client
+
+_LOOK_EVERY_S = 0.3
+_GONE = ("absent", "offline")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="Every model on disk, one after the other.")
+@URL
+@KEY
+def verify(name: str | None, every: bool, url: str | None, key: str | None) -> None:
+    """Read every file of the model NAME and compare it with what it should be. Ctrl-C stops; the next run goes on."""
+    if every == (name is not None):
+        raise UsageFailure("name one model, or --all; see 'lmx verify --help'")
+    with connected(url, key) as client:
+        names = [name] if name else _on_disk(client)
+        bad = [one for one in names if not _verify(client, one, alone=not every)]
+    if bad:
+        raise Failure(f"{len(bad)} of {len(names)} could not be found sound: {', '.join(bad)}")
+
+
+def _on_disk(client: Client) -> list[str]:
+    models = client.get("/admin/models/list")["models"]
+    return [model["model_id"] for model in models if model["disk_state"] not in _GONE]
+
+
+def _verify(client: Client, name: str, *, alone: bool) -> bool:
+    """Whether the model was found sound; says what was found. ``alone``: a refusal ends the command."""
+    from lmx_site.client import ClientError
+
+    try:
+        job = _finished(client, client.post("/admin/model/verify", {"model_id": name})["job"])
+        if job["state"] != "done":
+            click.echo(f"{name}: {job['message']}")
+            return False
+        model = next(one for one in client.get("/admin/models/list")["models"] if one["path"] == job["result"]["path"])
+    except ClientError as error:
+        if alone:
+            raise
+        click.echo(f"{name}: {error}")
+        return False
+    for line in _found(model, job["result"]):
+        click.echo(line)
+    return not model["bad_files"]
+
+
+def _found(model: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    from lmx_site import terminal
+
+    read = f"{result['files']} files, {terminal.size(result['bytes'])}"
+    if model["bad_files"]:
+        return [f"{model['model_id']}: corrupt ({read}): {model['reason']}"]
+    lines = [f"{model['model_id']}: sound ({read})"]
+    if first := result["first_sight"]:
+        lines.append(f"  nobody published a hash of {len(first)} of them: what was read now is expected from now on")
+    return lines
+
+
+def _finished(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    """The job's end; on a terminal with its progress in one line that is overwritten. Ctrl-C cancels it."""
+    shown = sys.stdout.isatty()
+    try:
+        while job["state"] == "running":
+            if shown and job["message"]:
+                click.echo(f"\r\x1b[K{job['subject']}: {job['message']}", nl=False)
+            time.sleep(_LOOK_EVERY_S)
+            job = client.get(f"/admin/jobs/{job['id']}")
+    except KeyboardInterrupt:
+        client.post(f"/admin/jobs/{job['id']}/cancel", {})
+        raise
+    finally:
+        if shown:
+            click.echo("\r\x1b[K", nl=False)
+    return job

@@ -1,0 +1,36 @@
+"""Who works on the files of which model, so that no two kinds of work meet. For the event loop alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from inference.errors import Conflict
+
+_WORDS = {"fetch": "is being downloaded", "verify": "is being verified", "delete": "is being deleted"}
+
+
+class Busy:
+    """Work of one kind on one repository may overlap (two revisions are fetched at once), work of two kinds may not."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, list[str]] = {}
+
+    def check(self, repo: str, kind: str) -> None:
+        """Raise ``Conflict`` if work of another kind is under way; a deletion shares with none."""
+        held = self._held.get(repo.lower())
+        if held and (held[0] != kind or kind == "delete"):
+            raise Conflict(f"{repo} {_WORDS[held[0]]}; wait for it, or cancel its job", code="model_busy")
+
+    @contextlib.contextmanager
+    def work(self, repo: str, kind: str) -> Iterator[None]:
+        """Hold the repository for one piece of work. Raises ``Conflict``."""
+        self.check(repo, kind)
+        key = repo.lower()
+        self._held.setdefault(key, []).append(kind)
+        try:
+            yield
+        finally:
+            self._held[key].remove(kind)
+            if not self._held[key]:
+                del self._held[key]
