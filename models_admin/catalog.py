@@ -94,6 +94,11 @@ class DiskCatalog:
         """What is known of the model in that directory."""
         return (self._rows or {}).get(path)
 
+    def rows_of(self, repo: str) -> list[Row]:
+        """What is known of the revisions of a repository that are on the disk."""
+        rows = (self._rows or {}).values()
+        return [row for row in rows if row.found.repo.lower() == repo.lower() and row.vanished_at is None]
+
     def _current(self, ref: ModelRef) -> ModelRef:
         return next((one for one in self._names.all if one.path == ref.path), ref)
 

@@ -32,6 +32,7 @@ from models_admin.job_runner import JobFailed
 from models_admin.job_words import describe
 from models_admin.jobs import Jobs
 from models_admin.models import Job
+from models_admin.row import Row
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class ModelGated(LmxError):
 
 class _Catalog(Protocol):
     async def refresh(self) -> None: ...
+
+    def rows_of(self, repo: str) -> list[Row]: ...
 
 
 class _Fetch:
@@ -181,7 +184,7 @@ class HubFetcher:
                 await self._jobs.run(
                     "fetch",
                     PROGRAM,
-                    params,
+                    params | {"checked": self._checked(wanted.repo)},
                     subject=wanted.repo,
                     on_progress=fetch.on_progress,
                     on_start=fetch.on_start,
@@ -200,6 +203,17 @@ class HubFetcher:
         finally:
             del self._running[wanted.key]
             fetch.known.set()
+
+    def _checked(self, repo: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """What reading the files of a model has shown: a fetch repairs what is bad, and need not read what is good."""
+        return {
+            str(row.found.path): {
+                check.name: {"size": check.size, "mtime_ns": check.mtime_ns, "sound": check.sound}
+                for check in row.checks.values()
+                if check.basis == "published"
+            }
+            for row in self._catalog.rows_of(repo)
+        }
 
     def _of(self, job: int) -> _Fetch | None:
         return next((fetch for fetch in self._running.values() if fetch.job == job), None)

@@ -31,9 +31,28 @@ class Signature:
         length = 64 if self.kind == "sha256" else 40
         return re.fullmatch(rf"[0-9a-f]{{{length}}}", self.value) is not None
 
+    def matches(self, path: Path) -> bool:
+        """Whether a file has that content; reads all of it."""
+        if self.kind == "sha256":
+            return sha256_file(path) == self.value
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest() == self.value
+
     def of_whole(self, path: Path) -> str:
         """The SHA-256 of a file that was verified before."""
         return self.value if self.kind == "sha256" else sha256_file(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """A file to fetch: its name, its size in bytes, and what the Hub says its content is."""
+
+    name: str
+    size: int
+    signature: Signature
 
 
 class PartFile:

@@ -1,10 +1,11 @@
 """The job program that fetches a model from the Hub: resolve, choose, check the space, download, verify, rename.
 
 Parameters: ``models`` (the directory that gets ``org/name/<commit>/``), ``repo``, ``revision``, ``keep_free`` (bytes
-that must stay free on the disk), ``lock_patience_s`` (how long to wait for another fetch of it to end). Phases:
-``resolve``, ``download`` (bytes of the whole; the hashes are taken on the way). Everything is written below
-``org/name/.<commit>.partial/``, where a scan does not look: ``NAME.part`` while it grows, ``NAME`` once it is whole,
-synced and has the Hub's hash. A run that is cut off goes on from there.
+that must stay free on the disk), ``lock_patience_s`` (how long to wait for another fetch of it to end), ``checked`` (by
+path of a model and name of a file, what reading it has shown: ``size``, ``mtime_ns``, ``sound``). Phases: ``resolve``,
+``check`` (see ``fetch_repair``), ``download`` (bytes of the whole; the hashes are taken on the way). Everything is
+written below ``org/name/.<commit>.partial/``, where a scan does not look: ``NAME.part`` while it grows, ``NAME`` once
+it is whole, synced and has the Hub's hash. A run that is cut off goes on from there.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from huggingface_hub.file_download import http_get  # the only thing there that 
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import build_hf_headers
 
-from models_admin.fetch_hash import PartFile, Signature
+from models_admin.fetch_hash import PartFile, Signature, Wished
 from models_admin.fetch_names import COMMIT, is_weights, parse_wanted, take
+from models_admin.fetch_repair import Known, keep_good
 from models_admin.fetch_words import explained
 from models_admin.job_child import JobError, Reporter, run_job
 from models_admin.manifest import NAME as MANIFEST
@@ -39,15 +41,6 @@ _SOURCE = "huggingface"
 
 # What the library holds back before it writes, 10 MiB: lost at every kill, and a progress that stands and jumps.
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Wished:
-    """A file to fetch: its name, its size in bytes, and what the Hub says its content is."""
-
-    name: str
-    size: int
-    signature: Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +72,16 @@ def fetch(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
             params["repo"], revision=params["revision"], files_metadata=True, timeout=_METADATA_TIMEOUT_S
         )
         plan = make_plan(info, params["repo"], models)
-        if is_whole(plan):
+        known = Known(plan.target, params["checked"].get(str(plan.target), {}))
+        if is_whole(plan, known):
             return plan.result(already=True)
         if info.gated:
             get_hf_file_metadata(_url(plan, plan.files[0]), timeout=_METADATA_TIMEOUT_S)
     plan.partial.mkdir(parents=True, exist_ok=True)
     with _alone(plan, params["lock_patience_s"]):
-        if is_whole(plan):  # by another process, meanwhile
+        if is_whole(plan, known):  # by another process, meanwhile
             return plan.result(already=True)
+        keep_good(plan.files, plan.partial, known, lambda done: report("check", done, plan.total))
         have = sum(_on_disk(plan.partial, file) for file in plan.files)
         _check_space(plan, have, params["keep_free"])
         report("download", have, plan.total)
@@ -127,11 +122,11 @@ def _wished(repo: str, sibling: RepoSibling) -> Wished:
     return Wished(sibling.rfilename, size, signature)
 
 
-def is_whole(plan: Plan) -> bool:
-    """The model is in its place, with the sizes that its manifest and the Hub name."""
+def is_whole(plan: Plan, known: Known) -> bool:
+    """The model is in its place, with the sizes that its manifest and the Hub name, and no file is known to be bad."""
     if read_manifest(plan.target) is None:
         return False
-    return all(_size(plan.target / file.name) == file.size for file in plan.files)
+    return all(_size(plan.target / file.name) == file.size and not known.is_bad(file.name) for file in plan.files)
 
 
 @contextlib.contextmanager

@@ -76,20 +76,21 @@ def examine(found: Found, old: Row | None = None) -> Row:
     source = manifest.source if manifest else found.source
     checks = still_true(found.path, found.files, old.checks) if old else {}
     wrong = complaints(found.files, manifest, checks)
-    problem = facts.problem
+    problem, signed = facts.problem, 0.0
     if wrong:
         state: DiskState = "corrupt"
         problem = worded(wrong, source, found.repo, found.revision)
-    elif all_published(found.files, NAME, checks) or (manifest is not None and _unchanged(found, manifest)):
+    elif manifest is not None and _unchanged(found, manifest):
+        state, signed = "verified", _written(found) / 1e9
+    elif all_published(found.files, NAME, checks):
         state = "verified"
     else:
         state = "partial" if facts.incomplete and manifest is None else "adopted"
     row = Row(replace(found, source=source, files=()), facts, state, problem, checks=checks, bad=tuple(wrong))
     if manifest is not None:
         row = replace(row, hashes={name: entry.sha256 for name, entry in manifest.files.items()})
-    verified_at = old.verified_at if old else None
-    if state == "verified" and verified_at is None:
-        verified_at = _signed(found)
+    # Who fetched the model had verified it when the manifest was written.
+    verified_at = max(signed, (old.verified_at if old else None) or 0) or None
     return replace(row, verified_at=verified_at, verify_began=old.verify_began if old else None)
 
 
@@ -118,8 +119,3 @@ def _unchanged(found: Found, manifest: Manifest) -> bool:
 def _written(found: Found) -> int:
     """When the manifest was, in nanoseconds; 0 without one."""
     return next((file.mtime_ns for file in found.files if file.name == NAME), 0)
-
-
-def _signed(found: Found) -> float | None:
-    """When who fetched the model had verified it: the time of the manifest."""
-    return _written(found) / 1e9 or None
