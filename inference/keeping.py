@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from inference.fetching import JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a deletion frees, or would. Sizes in bytes as the disk counts them.
+
+    ``freed_bytes`` leaves out ``shared_bytes``, of files that have a name elsewhere too; ``shared_with`` names the
+    models among these. ``deleted`` is False for a dry run and where a model was only forgotten.
+    """
+
+    model_id: str
+    path: str
+    deleted: bool
+    forgotten: bool
+    files: int
+    freed_bytes: int
+    shared_bytes: int
+    shared_with: tuple[str, ...] = ()
 
 
 class Keeper(Protocol):
@@ -20,4 +39,13 @@ class Keeper(Protocol):
 
     async def wait(self, job: int) -> JobStatus:
         """The end of a verification, with what was found recorded; at once when it does not run here."""
+        ...
+
+    async def delete(self, model_id: str, *, dry_run: bool = False, forget: bool = False) -> Removal:
+        """Delete a model of our own directory and what is left of its downloads; ``dry_run`` only says what that frees.
+
+        ``forget`` takes a model of any directory off the list until its files change, and deletes nothing. Raises
+        ``ModelNotFound``; 409 ``model_loaded``, ``model_busy``, ``model_not_ours``, ``model_shared`` (others have links
+        into it), ``model_not_on_disk``; 500 ``delete_incomplete``.
+        """
         ...

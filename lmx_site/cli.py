@@ -164,6 +164,7 @@ def lmstudio(
 
 
 main.add_command(cli_models.verify)
+main.add_command(cli_models.delete)
 
 
 def _overrides(host: str | None, port: int | None) -> Mapping[str, str]:

@@ -33,6 +33,50 @@ def verify(name: str | None, every: bool, url: str | None, key: str | None) -> N
         raise Failure(f"{len(bad)} of {len(names)} could not be found sound: {', '.join(bad)}")
 
 
+@click.command()
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Say what it would free, and delete nothing.")
+@click.option("--forget", is_flag=True, help="Only take it off the list, until its files change.")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+@URL
+@KEY
+def delete(name: str, dry_run: bool, forget: bool, yes: bool, url: str | None, key: str | None) -> None:
+    """Delete the model NAME from the disk, after saying what that frees."""
+    wanted: dict[str, Any] = {"model_id": name, "forget": forget}
+    with connected(url, key) as client:
+        plan = client.post("/admin/model/delete", {**wanted, "dry_run": True})
+        if forget and not dry_run:
+            client.post("/admin/model/delete", wanted)
+            click.echo(f"{plan['model_id']}: off the list until its files change; nothing was deleted")
+            return
+        click.echo(_plan(plan))
+        if dry_run or not (yes or _agreed()):
+            return
+        done = client.post("/admin/model/delete", wanted)
+    click.echo(f"{done['model_id']}: deleted, {_size(done['freed_bytes'])} freed")
+
+
+def _plan(plan: dict[str, Any]) -> str:
+    text = f"{plan['path']}: {plan['files']} files, {_size(plan['freed_bytes'])} would be freed"
+    if not plan["shared_bytes"]:
+        return text
+    others = f" ({', '.join(plan['shared_with'])})" if plan["shared_with"] else ""
+    return f"{text}; {_size(plan['shared_bytes'])} more have names elsewhere too{others} and stay"
+
+
+def _agreed() -> bool:
+    """The owner's word; where nobody can be asked, a refusal that names the option."""
+    if not sys.stdin.isatty():
+        raise Failure("nothing was deleted: give --yes where nobody can be asked")
+    return click.confirm("Delete it?")
+
+
+def _size(count: int) -> str:
+    from lmx_site import terminal
+
+    return terminal.size(count)
+
+
 def _on_disk(client: Client) -> list[str]:
     models = client.get("/admin/models/list")["models"]
     return [model["model_id"] for model in models if model["disk_state"] not in _GONE]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from models_admin.catalog import DiskCatalog
     from models_admin.fetch import HubFetcher
     from models_admin.jobs import Jobs
-    from models_admin.verify import Verifier
+    from models_admin.keep import DiskKeeper
     from monitoring.telemetry import TelemetryWriter
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Runtime:
         self.engine: WorkerEngine | None = None
         self.jobs: Jobs | None = None
         self._fetcher: HubFetcher | None = None
-        self._verifier: Verifier | None = None
+        self._keeper: DiskKeeper | None = None
         self._telemetry: TelemetryWriter | None = None
         self._responses: Responses | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,7 +59,7 @@ class Runtime:
         from models_admin.catalog import DiskCatalog
         from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
-        from models_admin.verify import Verifier
+        from models_admin.keep import DiskKeeper
         from monitoring.hub import Hub, set_hub
         from monitoring.readings import open_reader
         from monitoring.sampler import Sampler
@@ -84,7 +84,14 @@ class Runtime:
         self.catalog = catalog
         busy = Busy()
         self._fetcher = HubFetcher(self.jobs, catalog, self.places.models, busy=busy)
-        self._verifier = Verifier(self.jobs, catalog, busy, self._fetcher.status)
+        self._keeper = DiskKeeper(
+            self.jobs,
+            catalog,
+            busy,
+            own=[self.places.models, self.home / "models"],
+            status=self._fetcher.status,
+            in_use=self._run_state,
+        )
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
         set_engine(self.engine)
@@ -96,12 +103,19 @@ class Runtime:
             version=__version__,
             responses=self._responses,
             fetcher=self._fetcher,
-            keeper=self._verifier,
+            keeper=self._keeper,
         )
         await self._fetcher.resume()
         sampler = Sampler(hub, self.engine)
         self.background("sampler", sampler.run)
         self.background("catalog-scan", self._rescan)
+        self.background("unfinished deletions", self._keeper.finish_deletions)
+
+    def _run_state(self, model_id: str) -> str | None:
+        """How a model runs; None for one that has no process."""
+        states = {status.id: status.state for status in self.engine.models()} if self.engine else {}
+        state = states.get(model_id)
+        return state if state in ("loading", "ready", "draining") else None
 
     def background(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Run ``work`` supervised until it returns or the runtime stops."""
@@ -120,8 +134,8 @@ class Runtime:
             await self.jobs.stop()
         if self._fetcher is not None:
             await self._fetcher.stop()
-        if self._verifier is not None:
-            await self._verifier.stop()
+        if self._keeper is not None:
+            await self._keeper.stop()
         if self.engine is not None:
             await self.engine.stop(self.config.engine.answers_sec)
 

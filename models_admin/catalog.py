@@ -78,7 +78,7 @@ class DiskCatalog:
         await asyncio.shield(self._refreshing)
 
     async def recheck(self, ref: ModelRef) -> ModelRef:
-        """See ``inference.catalog.Catalog``. A directory that is gone is left to the next scan."""
+        """See ``inference.catalog.Catalog``."""
         row = (self._rows or {}).get(ref.path)
         if row is None or row.vanished_at is not None:
             return ref
@@ -99,6 +99,10 @@ class DiskCatalog:
         rows = (self._rows or {}).values()
         return [row for row in rows if row.found.repo.lower() == repo.lower() and row.vanished_at is None]
 
+    def hidden(self) -> list[Row]:
+        """Models that their owner took off the list, and that are on the disk."""
+        return [row for row in (self._rows or {}).values() if row.is_hidden and row.vanished_at is None]
+
     def _current(self, ref: ModelRef) -> ModelRef:
         return next((one for one in self._names.all if one.path == ref.path), ref)
 
@@ -111,10 +115,16 @@ class DiskCatalog:
         rows = dict(self._rows or {})
         try:
             old = rows.get(path)
-            found = look_at(old.found) if old is not None and old.vanished_at is None else None
-            if old is None or found is None:
+            if old is None:
                 return self._names
-            rows[path] = examine(found, change(old))
+            known = change(old)
+            found = look_at(old.found) if old.vanished_at is None else None
+            if old.vanished_at is not None:
+                rows[path] = known  # what is there again the next scan finds
+            elif found is None:
+                rows[path] = vanished(known, offline=not old.found.root.is_dir(), now=time.time())
+            else:
+                rows[path] = examine(found, known)
             self._save({path: old}, {path: rows[path]}, [])
             self._rows = rows
             return self._named(rows.values())
@@ -186,7 +196,7 @@ class DiskCatalog:
         placed = [
             Placed(row.ref(), (row.vanished_at is not None, row.problem is not None, ranks[row.found.root], *row.age()))
             for row in rows
-            if row.disk_state != "absent" or (row.vanished_at or 0) > horizon
+            if not row.is_hidden and (row.disk_state != "absent" or (row.vanished_at or 0) > horizon)
         ]
         return Names(placed, self._aliases, self.default_model, self._keys)
 

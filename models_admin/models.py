@@ -61,6 +61,10 @@ class ModelRecord(models.Model):
     verified_at = models.DateTimeField(null=True, blank=True, help_text="when all its files were last found sound")
     verify_began_at = models.DateTimeField(null=True, blank=True, help_text="of a verification that has not ended")
 
+    forgotten = models.CharField(
+        max_length=64, blank=True, help_text="the fingerprint with which its owner took it off the list"
+    )
+
     class Meta:
         ordering = ["repo", "revision", "variant"]
         indexes = [

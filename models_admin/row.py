@@ -23,7 +23,7 @@ class Row:
 
     ``vanished_at`` is in seconds since the epoch, as are ``verified_at``, when all files were last found sound, and
     ``verify_began``, of a verification that has not ended. ``checks`` are those that still hold; ``bad`` names the
-    files that are not what they should be.
+    files that are not what they should be. ``forgotten`` is the fingerprint of a model that its owner wants hidden.
     """
 
     found: Found
@@ -37,6 +37,12 @@ class Row:
     bad: tuple[str, ...] = ()
     verified_at: float | None = None
     verify_began: float | None = None
+    forgotten: str = ""
+
+    @property
+    def is_hidden(self) -> bool:
+        """Its owner took it off the list, and its files are still those."""
+        return bool(self.forgotten) and self.forgotten == self.found.fingerprint
 
     @property
     def stamp(self) -> str:
@@ -91,7 +97,12 @@ def examine(found: Found, old: Row | None = None) -> Row:
         row = replace(row, hashes={name: entry.sha256 for name, entry in manifest.files.items()})
     # Who fetched the model had verified it when the manifest was written.
     verified_at = max(signed, (old.verified_at if old else None) or 0) or None
-    return replace(row, verified_at=verified_at, verify_began=old.verify_began if old else None)
+    return replace(
+        row,
+        verified_at=verified_at,
+        verify_began=old.verify_began if old else None,
+        forgotten=old.forgotten if old else "",
+    )
 
 
 def vanished(row: Row, *, offline: bool, now: float) -> Row:

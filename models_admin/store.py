@@ -36,6 +36,7 @@ _UPDATED = [
     "has_chat_template",
 ]
 _UPDATED += ["disk_state", "problem", "created_at", "last_seen", "vanished_at", "verified_at", "verify_began_at"]
+_UPDATED += ["forgotten"]
 
 
 def load_rows(roots: Sequence[Path]) -> dict[Path, Row]:
@@ -148,6 +149,7 @@ def _record(row: Row, now: datetime) -> ModelRecord:
         vanished_at=_moment(row.vanished_at),
         verified_at=_moment(row.verified_at),
         verify_began_at=_moment(row.verify_began),
+        forgotten=row.forgotten,
     )
 
 
@@ -184,4 +186,5 @@ def _row(record: ModelRecord, checks: Checks) -> Row:
     # Which files of a corrupt one are bad is no column: it is examined again.
     salt = "" if state == "corrupt" else salt
     row = Row(found, facts, state, record.problem or None, _seconds(record.vanished_at), salt=salt, checks=checks)
-    return replace(row, verified_at=_seconds(record.verified_at), verify_began=_seconds(record.verify_began_at))
+    times = (_seconds(record.verified_at), _seconds(record.verify_began_at))
+    return replace(row, verified_at=times[0], verify_began=times[1], forgotten=record.forgotten)

@@ -1,4 +1,4 @@
-"""``/admin/model/verify``: whether the files of a model are what they should be."""
+"""``/admin/model/verify`` and ``/admin/model/delete``: the files of models on disk."""
 
 from __future__ import annotations
 
@@ -43,6 +43,29 @@ async def verify_model(request: HttpRequest) -> HttpResponseBase:
         if job.state in ("failed", "cancelled"):
             raise from_code(job.code, job.message, details={"job": job.job})
     return _json(_verify_answer(wanted.model_id, job), 202 if job.state == "running" else 200)
+
+
+class DeleteBody(AdminBody):
+    """``dry_run`` deletes nothing and says what would be freed; ``forget`` only takes the model off the list."""
+
+    model_id: str = Field(min_length=1, max_length=512)
+    dry_run: bool | None = None
+    forget: bool | None = None
+
+
+@api.route(
+    "POST",
+    "/model/delete",
+    scope="admin",
+    operation_id="delete_model",
+    summary="Delete a model from the disk, or say what that would free",
+    tag="models",
+    body=DeleteBody,
+)
+async def delete_model(request: HttpRequest) -> HttpResponseBase:
+    wanted = validate(DeleteBody, parse_object(request.body))
+    done = await keeper().delete(wanted.model_id, dry_run=bool(wanted.dry_run), forget=bool(wanted.forget))
+    return _json(done)
 
 
 def _verify_answer(name: str, job: JobStatus) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
 from models_admin.fetch import HubFetcher
 from models_admin.jobs import Jobs
-from models_admin.verify import Verifier
+from models_admin.keep import DiskKeeper
 
 
 class Board:
@@ -37,10 +37,18 @@ class Site:
         self.catalog = DiskCatalog([models, *others])
         self.busy = Busy()
         self.fetcher = HubFetcher(self.jobs, self.catalog, models, keep_free=0, busy=self.busy)
-        self.verifier = Verifier(self.jobs, self.catalog, self.busy, self.fetcher.status)
+        self.run_states: dict[str, str] = {}
+        self.keeper = DiskKeeper(
+            self.jobs,
+            self.catalog,
+            self.busy,
+            own=[models],
+            status=self.fetcher.status,
+            in_use=self.run_states.get,
+        )
 
     async def verify(self, model_id: str) -> JobStatus:
-        return await self.verifier.wait((await self.verifier.verify(model_id)).job)
+        return await self.keeper.wait((await self.keeper.verify(model_id)).job)
 
     async def fetch(self, repo: str, revision: str | None = None) -> JobStatus:
         return await self.fetcher.wait((await self.fetcher.start(repo, revision)).job)
@@ -49,7 +57,7 @@ class Site:
         """As a server that stops; the files and the database stay."""
         await self.jobs.stop()
         await self.fetcher.stop()
-        await self.verifier.stop()
+        await self.keeper.stop()
         self.catalog.close()
 
 

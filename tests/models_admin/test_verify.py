@@ -151,14 +151,14 @@ async def test_a_killed_run_goes_on_with_what_it_has_not_read(tmp_path: Path) ->
     last.touch()
     os.truncate(last, 16 << 30)  # takes long to read, and no space
     async with site_on(tmp_path / "m") as site:
-        job = await site.verifier.verify("mine")
-        assert (await site.verifier.verify("mine")).job == job.job, "the same model twice is one job"
+        job = await site.keeper.verify("mine")
+        assert (await site.keeper.verify("mine")).job == job.job, "the same model twice is one job"
         async with asyncio.timeout(60):
             while (row := site.catalog.row(model)) is None or len(row.checks) < others:
                 await asyncio.sleep(0.01)
         [child] = [one for one in psutil.Process().children() if "models_admin.verify_worker" in one.cmdline()]
         child.kill()
-        dead = await site.verifier.wait(job.job)
+        dead = await site.keeper.wait(job.job)
         assert (dead.state, dead.code) == ("failed", "job_failed")
     os.truncate(last, 1000)
     async with site_on(tmp_path / "m") as site:  # after a restart of the server too
@@ -183,13 +183,13 @@ async def test_what_cannot_be_verified(tmp_path: Path) -> None:
     model = copy(tmp_path / "m" / "mine")
     async with site_on(tmp_path / "m") as site:
         with pytest.raises(ModelNotFound):
-            await site.verifier.verify("other")
+            await site.keeper.verify("other")
         with site.busy.work("mine", "fetch"), pytest.raises(Conflict, match="is being downloaded"):
-            await site.verifier.verify("mine")
+            await site.keeper.verify("mine")
         shutil.rmtree(model)
         await site.catalog.refresh()
         with pytest.raises(Conflict) as refused:
-            await site.verifier.verify("mine")
+            await site.keeper.verify("mine")
         assert refused.value.code == "model_not_on_disk"
 
 

@@ -1,0 +1,202 @@
+"""Deleting models: only what is ours, not while anybody uses it, and never through a link."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from inference.catalog import ModelRef
+from inference.errors import Conflict, LmxError
+from inference.keeping import Removal
+from models_admin.busy import Busy
+from models_admin.catalog import DiskCatalog
+from models_admin.manifest import sync
+from models_admin.row import Row
+from models_admin.survey import Survey, links_into, same_files, survey
+
+DELETED = ".lmx-deleted"
+"""Ends the hidden name that a directory has while it is being deleted."""
+
+_OWNERS = {
+    "lmstudio": "belongs to LM Studio: delete it there",
+    "huggingface-cache": "belongs to the Hugging Face cache: delete it with 'hf cache'",
+}
+
+
+class DeleteIncomplete(LmxError):
+    """The disk refused to give up some file; what is left has a hidden name and is no model any more."""
+
+    status, code = 500, "delete_incomplete"
+
+
+class Remover:
+    """``own`` are the directories where models may be deleted; ``in_use`` tells how a model runs, if it does."""
+
+    def __init__(
+        self, catalog: DiskCatalog, busy: Busy, own: Sequence[Path], in_use: Callable[[str], str | None]
+    ) -> None:
+        self._catalog, self._busy, self._in_use = catalog, busy, in_use
+        self._own = [Path(place).absolute() for place in own]
+
+    async def delete(self, model_id: str, *, dry_run: bool = False, forget: bool = False) -> Removal:
+        """See ``inference.keeping.Keeper``."""
+        ref = self._catalog.resolve(model_id)
+        row = self._catalog.row(ref.path)
+        if row is None or row.vanished_at is not None:
+            raise Conflict(f"{ref.id} cannot be deleted: {ref.problem}", code="model_not_on_disk")
+        if not forget:
+            self._check_ours(ref, row)
+        # A client that leaves must not leave half a deletion unrecorded.
+        return await asyncio.shield(asyncio.ensure_future(self._work(ref, row, dry_run=dry_run, forget=forget)))
+
+    async def _work(self, ref: ModelRef, row: Row, *, dry_run: bool, forget: bool) -> Removal:
+        with self._busy.work(row.found.repo, "delete"):
+            self._check_idle(ref)
+            if forget:
+                return await self._forget(ref, dry_run=dry_run)
+            return await self._delete(ref, row.found.root, dry_run=dry_run)
+
+    async def finish(self) -> None:
+        """Delete what earlier deletions, cut off, have left under hidden names."""
+        await asyncio.to_thread(_finish, self._own)
+
+    def _check_ours(self, ref: ModelRef, row: Row) -> None:
+        root, path = row.found.root, row.found.path
+        why = _OWNERS.get(row.found.source)
+        if why is None and root not in self._own:
+            why = f"lies in {root}, where this server only reads: delete it there"
+        if why is None and path == root:
+            why = "is the directory of the models itself"
+        inside = os.path.join(os.path.realpath(root), os.path.relpath(path, root))
+        if why is None and os.path.realpath(path) != inside:
+            why = f"is reached through a link: {path} leads to {os.path.realpath(path)}"
+        if why is not None:
+            raise Conflict(
+                f"{ref.id} {why}. To take it off the list and delete nothing, ask to forget it.", code="model_not_ours"
+            )
+
+    def _check_idle(self, ref: ModelRef) -> None:
+        if (state := self._in_use(ref.id)) is not None:
+            raise Conflict(f"{ref.id} is {state}: unload it first", code="model_loaded")
+
+    async def _forget(self, ref: ModelRef, *, dry_run: bool) -> Removal:
+        if not dry_run:
+            await self._catalog.record(ref.path, _hidden)
+        return Removal(ref.id, str(ref.path), False, not dry_run, 0, 0, 0)
+
+    async def _delete(self, ref: ModelRef, root: Path, *, dry_run: bool) -> Removal:
+        others = {one.id: one.path for one in self._catalog.all() if one.path != ref.path}
+        others |= {str(one.found.path): one.found.path for one in self._catalog.hidden()}
+        found, users, sharers = await asyncio.to_thread(_look, ref.path, others)
+        if users:
+            raise Conflict(
+                f"{ref.id} cannot be deleted: {', '.join(users[:5])} would lose files, which are links into it",
+                code="model_shared",
+                details={"shared_with": users},
+            )
+        removal = Removal(ref.id, str(ref.path), False, False, found.files, found.freed, found.shared, tuple(sharers))
+        if dry_run:
+            return removal
+        with _alone(ref, root):
+            # From here to the new names nobody else has a turn: what is not loaded now finds nothing to load.
+            self._check_idle(ref)
+            hidden = [_hide(place) for place in _places(ref.path)]
+            try:
+                await asyncio.to_thread(_remove, ref.path, hidden)
+            except OSError as error:
+                raise DeleteIncomplete(
+                    f"{ref.id} could not be deleted wholly: {error.filename}: {error.strerror}. What is left lies in "
+                    f"{ref.path.parent} under hidden names that end in {DELETED}"
+                ) from error
+            finally:
+                # Who deleted it need not be told for a week that it is gone.
+                await self._catalog.record(ref.path, _hidden)
+        return replace(removal, deleted=True)
+
+
+def _hidden(row: Row) -> Row:
+    return replace(row, forgotten=row.found.fingerprint)
+
+
+def _look(path: Path, others: dict[str, Path]) -> tuple[Survey, list[str], list[str]]:
+    places = _places(path)
+    found = survey(places)
+    return found, links_into(places, others), same_files(found.inodes, others)
+
+
+def _places(path: Path) -> list[Path]:
+    """The model's directory, and what an unfinished fetch of it has left; links are nobody's."""
+    beside = [path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced")]
+    return [path, *(place for place in beside if place.is_dir() and not place.is_symlink())]
+
+
+@contextlib.contextmanager
+def _alone(ref: ModelRef, root: Path) -> Iterator[None]:
+    """Not while another server on the same directory fetches it; the lock is that of ``fetch_worker``."""
+    lock = FileLock(ref.path.with_name(f".{ref.path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise Conflict(f"another process is fetching {ref.id}", code="model_busy") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+        _remove_empty(ref.path.parent, root)
+
+
+def _hide(place: Path) -> Path:
+    """A name at which no scan looks: at once, so that a kill leaves no half of a model."""
+    name = place.name.lstrip(".")
+    hidden = place.with_name(f".{name}{DELETED}")
+    number = 1
+    while hidden.exists() or hidden.is_symlink():
+        number += 1
+        hidden = place.with_name(f".{name}-{number}{DELETED}")
+    place.rename(hidden)
+    return hidden
+
+
+def _remove(path: Path, hidden: Sequence[Path]) -> None:
+    for place in hidden:
+        shutil.rmtree(place)
+    if path.parent.is_dir():
+        sync(path.parent)
+
+
+def _remove_empty(directory: Path, root: Path) -> None:
+    """The directories of an organisation and a repository that hold nothing any more; never the root."""
+    with contextlib.suppress(OSError):
+        while directory != root and directory.is_relative_to(root):
+            directory.rmdir()
+            directory = directory.parent
+
+
+def hidden_places(root: Path, suffixes: tuple[str, ...], depth: int = 2) -> Iterator[Path]:
+    """Hidden directories below ``root`` whose names end in one of ``suffixes``, where models can lie; no links."""
+    try:
+        with os.scandir(root) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return
+    for name in folders:
+        if name.startswith("."):
+            if name.endswith(suffixes):
+                yield root / name
+        elif depth:
+            yield from hidden_places(root / name, suffixes, depth - 1)
+
+
+def _finish(own: Sequence[Path]) -> None:
+    for root in own:
+        for place in hidden_places(root, (DELETED,)):
+            shutil.rmtree(place, ignore_errors=True)
+            _remove_empty(place.parent, root)
