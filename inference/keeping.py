@@ -26,6 +26,52 @@ class Removal:
     shared_with: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Something that takes space. ``bytes`` as the disk counts them, files with several names once.
+
+    ``reclaimable`` is what of it would be free if it were deleted, of what nobody needs; ``why`` says that it is so.
+    ``name`` is the model it belongs to, if any.
+    """
+
+    kind: str
+    path: str
+    bytes: int
+    name: str = ""
+    reclaimable: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RootUse:
+    """A directory of models: all that is in it, and what its models take of that. ``present`` False: not mounted."""
+
+    path: str
+    owner: str
+    present: bool
+    bytes: int
+    models: tuple[Use, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume, by where it is mounted, and the places of ours that are on it."""
+
+    path: str
+    total_bytes: int
+    free_bytes: int
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUse:
+    """``others`` are all that lies outside the roots, and what in them is no model: unfinished downloads, leftovers."""
+
+    roots: tuple[RootUse, ...]
+    others: tuple[Use, ...]
+    volumes: tuple[Volume, ...]
+
+
 class Keeper(Protocol):
     """All methods belong to the server's event loop."""
 
@@ -48,4 +94,8 @@ class Keeper(Protocol):
         ``ModelNotFound``; 409 ``model_loaded``, ``model_busy``, ``model_not_ours``, ``model_shared`` (others have links
         into it), ``model_not_on_disk``; 500 ``delete_incomplete``.
         """
+        ...
+
+    async def disk(self) -> DiskUse:
+        """What takes space, by looking at every file; callers at the same time share one look."""
         ...

@@ -165,6 +165,7 @@ def lmstudio(
 
 main.add_command(cli_models.verify)
 main.add_command(cli_models.delete)
+main.add_command(cli_models.disk)
 
 
 def _overrides(host: str | None, port: int | None) -> Mapping[str, str]:

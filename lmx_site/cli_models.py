@@ -56,6 +56,20 @@ def delete(name: str, dry_run: bool, forget: bool, yes: bool, url: str | None, k
     click.echo(f"{done['model_id']}: deleted, {_size(done['freed_bytes'])} freed")
 
 
+@click.command()
+@URL
+@KEY
+def disk(url: str | None, key: str | None) -> None:
+    """Show what takes space on the disks, and what of it nobody needs."""
+    from lmx_site import terminal
+
+    with connected(url, key) as client:
+        # Looking at every file of a slow volume takes its time.
+        said = client.get("/admin/disk", patient=True)
+    for line in terminal.disk_lines(said):
+        click.echo(line)
+
+
 def _plan(plan: dict[str, Any]) -> str:
     text = f"{plan['path']}: {plan['files']} files, {_size(plan['freed_bytes'])} would be freed"
     if not plan["shared_bytes"]:

@@ -48,9 +48,9 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._http.close()
 
-    def get(self, path: str) -> Any:
-        """The JSON answer of a GET; raises ``ClientError``."""
-        return self._json("GET", path, None, _READ)
+    def get(self, path: str, *, patient: bool = False) -> Any:
+        """The JSON answer of a GET, ``patient``: however long it takes; raises ``ClientError``."""
+        return self._json("GET", path, None, None if patient else _READ)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """The JSON answer of a POST, however long it takes; raises ``ClientError``."""

@@ -78,12 +78,17 @@ def places(config: Config, home: Path) -> Places:
 
 def known_directories() -> list[Path]:
     """Where LM Studio and the Hugging Face tools keep models, as far as that exists or is named on this machine."""
-    env = os.environ
-    cache = Path(env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    hub = Path(env.get("HF_HUB_CACHE") or cache / "hub").expanduser().absolute()
+    hub = hub_cache()
     # A link that leads nowhere is a volume that is away.
     hubs = [hub] if os.path.isdir(hub) or os.path.islink(hub) else []
     return [*lmstudio.model_folders(lmstudio.find_home()), *hubs]
+
+
+def hub_cache() -> Path:
+    """Where the Hugging Face tools keep what they fetch, there or not."""
+    env = os.environ
+    cache = Path(env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    return Path(env.get("HF_HUB_CACHE") or cache / "hub").expanduser().absolute()
 
 
 def _writable_directory(directory: Path) -> bool:

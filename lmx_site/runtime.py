@@ -54,6 +54,7 @@ class Runtime:
         from inference.api import deps
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
+        from lmx_site.own import own_places
         from models_admin import lmstudio
         from models_admin.busy import Busy
         from models_admin.catalog import DiskCatalog
@@ -88,7 +89,7 @@ class Runtime:
             self.jobs,
             catalog,
             busy,
-            own=[self.places.models, self.home / "models"],
+            own=own_places(self.home, self.places),
             status=self._fetcher.status,
             in_use=self._run_state,
         )

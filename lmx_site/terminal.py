@@ -12,7 +12,7 @@ from lmx_site.client import Client
 
 _GB = 1024**3
 _MB = 1024**2
-_RIGHT = frozenset({"MEMORY", "SIZE", "CONTEXT", "TOK/S", "PLACE"})
+_RIGHT = frozenset({"MEMORY", "SIZE", "CONTEXT", "TOK/S", "PLACE", "FREE", "OF"})
 
 
 def size(count: float | None) -> str:
@@ -78,6 +78,29 @@ def model_lines(said: dict[str, Any]) -> Iterator[str]:
     for model in said["models"]:
         if model["reason"]:
             yield f"{model['model_id']}: {model['reason']}"
+
+
+def disk_lines(said: dict[str, Any]) -> Iterator[str]:
+    """``/admin/disk`` for people."""
+    yield from table(
+        ["VOLUME", "FREE", "OF"],
+        [[volume["path"], size(volume["free_bytes"]), size(volume["total_bytes"])] for volume in said["volumes"]],
+    )
+    rows = [["models", model["name"], size(model["bytes"])] for root in said["roots"] for model in root["models"]]
+    rows += [
+        [_KINDS.get(use["kind"], use["kind"]), use["name"] or use["path"], size(use["bytes"])] for use in said["others"]
+    ]
+    yield ""
+    yield from table(["KIND", "WHAT", "SIZE"], rows)
+    for root in said["roots"]:
+        absent = "" if root["present"] else ", not there now"
+        yield f"{root['path']} ({root['owner']}{absent}): {size(root['bytes'])} in all"
+    for use in said["reclaimable"]:
+        yield f"could be deleted: {use['path']}, {size(use['reclaimable'])}: {use['why']}"
+
+
+_KINDS = {"partial": "unfinished downloads", "leftover": "leftovers", "prefix_cache": "prefix caches"}
+_KINDS |= {"hub_cache": "Hub cache", "demo_cache": "demo cache"}
 
 
 def _requests(count: int) -> str:

@@ -22,6 +22,10 @@ class Busy:
         if held and (held[0] != kind or kind == "delete"):
             raise Conflict(f"{repo} {_WORDS[held[0]]}; wait for it, or cancel its job", code="model_busy")
 
+    def has(self, repo: str, kind: str) -> bool:
+        """Whether work of that kind is under way."""
+        return kind in self._held.get(repo.lower(), ())
+
     @contextlib.contextmanager
     def work(self, repo: str, kind: str) -> Iterator[None]:
         """Hold the repository for one piece of work. Raises ``Conflict``."""

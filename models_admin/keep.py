@@ -1,21 +1,22 @@
-"""``DiskKeeper``: verifies and deletes. Implements ``inference.keeping.Keeper``."""
+"""``DiskKeeper``: verifies, deletes, and says what takes space. Implements ``inference.keeping.Keeper``."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from inference.fetching import JobStatus
-from inference.keeping import Removal
+from inference.keeping import DiskUse, Removal
 from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
+from models_admin.disk_ledger import Own, look
 from models_admin.jobs import Jobs
 from models_admin.remove import Remover
 from models_admin.verify import Verifier
 
 
 class DiskKeeper:
-    """``own`` are the directories of models that are ours; ``status`` tells of a job, ``in_use`` of a model's run."""
+    """``own`` says what is ours on the disk; ``status`` tells of a job, ``in_use`` of a model's run."""
 
     def __init__(
         self,
@@ -23,12 +24,14 @@ class DiskKeeper:
         catalog: DiskCatalog,
         busy: Busy,
         *,
-        own: Sequence[Path],
+        own: Own,
         status: Callable[[int], Awaitable[JobStatus]],
         in_use: Callable[[str], str | None],
     ) -> None:
         self._verifier = Verifier(jobs, catalog, busy, status)
-        self._remover = Remover(catalog, busy, own, in_use)
+        self._remover = Remover(catalog, busy, own.models, in_use)
+        self._catalog, self._busy, self._own = catalog, busy, own
+        self._looking: asyncio.Task[DiskUse] | None = None
 
     async def verify(self, model_id: str) -> JobStatus:
         """See ``inference.keeping.Keeper``."""
@@ -41,6 +44,18 @@ class DiskKeeper:
     async def delete(self, model_id: str, *, dry_run: bool = False, forget: bool = False) -> Removal:
         """See ``inference.keeping.Keeper``."""
         return await self._remover.delete(model_id, dry_run=dry_run, forget=forget)
+
+    async def disk(self) -> DiskUse:
+        """See ``inference.keeping.Keeper``."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="disk ledger")
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> DiskUse:
+        models, busy = self._catalog.all(), self._busy
+        return await asyncio.to_thread(
+            look, self._own, self._catalog.roots, models, lambda repo: busy.has(repo, "fetch")
+        )
 
     async def finish_deletions(self) -> None:
         """Delete what deletions that were cut off have left; for the start of a server."""

@@ -1,4 +1,4 @@
-"""``/admin/model/verify`` and ``/admin/model/delete``: the files of models on disk."""
+"""``/admin/model/verify``, ``/admin/model/delete`` and ``/admin/disk``: what is on the disk."""
 
 from __future__ import annotations
 
@@ -66,6 +66,24 @@ async def delete_model(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(DeleteBody, parse_object(request.body))
     done = await keeper().delete(wanted.model_id, dry_run=bool(wanted.dry_run), forget=bool(wanted.forget))
     return _json(done)
+
+
+@api.route(
+    "GET",
+    "/disk",
+    scope="admin",
+    operation_id="get_disk",
+    summary="What takes space on the disks, and what of it nobody needs",
+    tag="server",
+)
+async def disk(request: HttpRequest) -> HttpResponseBase:
+    found = await keeper().disk()
+    sizes = dict[str, int]()
+    for use in (*(model for root in found.roots for model in root.models), *found.others):
+        sizes[use.kind] = sizes.get(use.kind, 0) + use.bytes
+    reclaimable = [use for use in found.others if use.reclaimable]
+    about = {"roots": found.roots, "others": found.others, "volumes": found.volumes, "bytes": sizes}
+    return _json(about | {"reclaimable": reclaimable, "reclaimable_bytes": sum(use.reclaimable for use in reclaimable)})
 
 
 def _verify_answer(name: str, job: JobStatus) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from inference.fetching import JobStatus
 from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
+from models_admin.disk_ledger import Own
 from models_admin.fetch import HubFetcher
 from models_admin.jobs import Jobs
 from models_admin.keep import DiskKeeper
@@ -42,7 +43,7 @@ class Site:
             self.jobs,
             self.catalog,
             self.busy,
-            own=[models],
+            own=Own([models], models.parent / "prefix", {}),
             status=self.fetcher.status,
             in_use=self.run_states.get,
         )
