@@ -41,7 +41,7 @@ class ReadOnly:
 class FilesInline(ReadOnly, FileInline):
     model = ModelFile
     extra = 0
-    fields = ["name", "size", "sha256_expected", "sha256_actual", "verified_at"]
+    fields = ["name", "size", "sha256_expected", "sha256_actual", "basis", "sound", "verified_at"]
 
 
 @admin.register(ModelRecord)
@@ -55,6 +55,7 @@ class ModelRecordAdmin(ReadOnly, RecordAdmin):
         "context_length",
         "disk_state",
         "problem",
+        "verified_at",
         "last_seen",
     ]
     list_filter = ["disk_state", "kind", "source", "architecture", "quantization"]
@@ -70,8 +71,8 @@ class ModelRecordAdmin(ReadOnly, RecordAdmin):
 
 @admin.register(ModelFile)
 class ModelFileAdmin(ReadOnly, FileAdmin):
-    list_display = ["model", "name", "bytes", "sha256_actual", "verified_at"]
-    list_filter = ["model__disk_state", "verified_at"]
+    list_display = ["model", "name", "bytes", "sha256_actual", "basis", "sound", "verified_at"]
+    list_filter = ["model__disk_state", "sound", "basis", "verified_at"]
     list_select_related = ["model"]
     search_fields = ["name", "sha256_actual", "sha256_expected", "model__repo"]
     list_per_page = 50

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from inference import ipc
@@ -292,7 +293,8 @@ class Supervisor:
         )
         try:
             await self._caches.tidy(run)
-            run.ref = await self._recheck(run.ref)
+            # A scan meanwhile may have given the name to another revision; this run keeps the one it is known by.
+            run.ref = replace(await self._recheck(run.ref), id=run.ref.id)
             if (refused := disk_refusal(run.id, run.ref)) is not None:
                 raise LaunchFailed(refused, [], crashed=False)
             client, loaded = await launch(command, self._settings, hooks)

@@ -18,8 +18,7 @@ from models_admin.models import ModelRecord
 from models_admin.remove import DeleteIncomplete
 from tests.live.process import LiveServer
 from tests.material.hub import BIG, COMMIT, MIB, REPO, Hub
-from tests.models_admin.site import Site, site_on
-from tests.models_admin.test_verify import WEIGHTS, ask, copy, lmx
+from tests.models_admin.site import WEIGHTS, Site, ask, copy, lmx, site_on
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

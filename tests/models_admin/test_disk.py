@@ -17,9 +17,8 @@ from models_admin import disk_ledger, keep
 from models_admin.disk_ledger import Own, look
 from tests.live.process import LiveServer
 from tests.material.hub import BIG, COMMIT, MIB, REPO, Hub
-from tests.models_admin.site import site_on
+from tests.models_admin.site import WEIGHTS, ask, copy, lmx, site_on
 from tests.models_admin.test_delete import allocated
-from tests.models_admin.test_verify import WEIGHTS, ask, copy, lmx
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -17,8 +17,7 @@ from models_admin.fetch_hash import Signature, Wished
 from models_admin.fetch_repair import Known, keep_good
 from models_admin.manifest import read_manifest, sha256_file
 from tests.material.hub import BIG, COMMIT, MIB, REPO, Hub, nano_files
-from tests.models_admin.site import Site, site_on
-from tests.models_admin.test_verify import WEIGHTS, rot
+from tests.models_admin.site import WEIGHTS, Site, rot, site_on
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

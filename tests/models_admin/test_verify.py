@@ -12,41 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import psutil
 import pytest
-from click.testing import CliRunner, Result
 
 from inference.engine.runs import disk_refusal
 from inference.errors import Conflict, ModelCorrupt, ModelNotFound
-from lmx_site.cli import main
 from models_admin import verify_worker
 from models_admin.job_child import JobError
 from models_admin.manifest import FileEntry, Manifest, sha256_file, write_manifest
 from models_admin.models import ModelFile, ModelRecord
-from tests.live.process import LiveServer
 from tests.material import nano_model
-from tests.models_admin.site import site_on
+from tests.models_admin.site import WEIGHTS, copy, rot, site_on
 
 pytestmark = pytest.mark.django_db(transaction=True)
-WEIGHTS = "model.safetensors"
-
-
-def copy(target: Path, *, signed: bool = False) -> Path:
-    shutil.copytree(nano_model(), target)
-    if signed:
-        files = {path.name: FileEntry(path.stat().st_size, sha256_file(path)) for path in target.iterdir()}
-        write_manifest(target, Manifest("huggingface", "org/model", "r1", files))
-    return target
-
-
-def rot(path: Path) -> None:
-    """Another byte with the same size and time, as a disk that forgets."""
-    status = path.stat()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def known(model: Path) -> dict[str, ModelFile]:
@@ -281,84 +259,3 @@ async def test_files_of_a_folder_count_too(tmp_path: Path) -> None:
         assert site.catalog.resolve("mine").disk_state == "corrupt"
     async with site_on(tmp_path / "m") as site:
         assert site.catalog.resolve("mine").bad_files == (f"2_Dense/{WEIGHTS}",)
-
-
-def ask(server: LiveServer, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-    method = "GET" if body is None else "POST"
-    answer = httpx2.request(method, server.url + path, json=body, headers=headers, timeout=60)
-    return answer.status_code, answer.json()
-
-
-def test_over_the_api(start_server: Callable[..., LiveServer], tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    model = copy(home / "models" / "org" / "model" / "r1", signed=True)
-    server = start_server(home)
-    status, body = ask(server, "/admin/model/verify", {"model_id": "org/model", "wait": True})
-    assert (status, body["disk_state"], body["job"]["state"], body["bad_files"]) == (200, "verified", "done", [])
-    rot(model / WEIGHTS)
-    body = ask(server, "/admin/model/verify", {"model_id": "model", "wait": True})[1]
-    assert (body["model_id"], body["disk_state"], body["bad_files"]) == ("org/model", "corrupt", [WEIGHTS])
-    [listed] = ask(server, "/admin/models/list")[1]["models"]
-    assert (listed["disk_state"], listed["state"], listed["bad_files"]) == ("corrupt", "failed", [WEIGHTS])
-    assert ask(server, "/v1/models")[1]["data"] == []
-    assert ask(server, "/v1/models/org/model")[1]["disk_state"] == "corrupt"
-    status, body = ask(server, "/admin/model/load", {"model_id": "org/model"})
-    assert (status, body["error"]["code"]) == (503, "model_corrupt")
-    assert WEIGHTS in body["error"]["message"]
-    chat = {"model": "org/model", "messages": [{"role": "user", "content": "x"}]}
-    assert ask(server, "/v1/chat/completions", chat)[1]["error"]["code"] == "model_corrupt"
-    rot(model / WEIGHTS)
-    status, body = ask(server, "/admin/model/verify", {"model_id": "org/model"})
-    assert status == 202
-    ask(server, "/admin/model/verify", {"model_id": "org/model", "wait": True})
-    assert ask(server, "/admin/model/load", {"model_id": "org/model"})[0] == 200
-    assert ask(server, "/admin/model/verify", {"model_id": "x"})[0] == 404
-    assert ask(server, "/admin/model/verify", {"model_id": "org/model", "more": 1})[0] == 400
-
-
-def test_a_file_that_was_cut_off_since_the_last_look_is_not_loaded(
-    start_server: Callable[..., LiveServer], tmp_path: Path
-) -> None:
-    home = tmp_path / "home"
-    model = copy(home / "models" / "org" / "model" / "r1", signed=True)
-    server = start_server(home)
-    sound = (model / "config.json").read_bytes()
-    (model / "config.json").write_bytes(sound + b" ")
-    status, body = ask(server, "/admin/model/load", {"model_id": "org/model"})
-    assert (status, body["error"]["code"]) == (503, "model_corrupt")
-    (model / "config.json").write_bytes(sound)
-    ask(server, "/admin/model/verify", {"model_id": "org/model", "wait": True})
-    assert ask(server, "/admin/models/list")[1]["models"][0]["state"] == "unloaded"
-    assert ask(server, "/admin/model/load", {"model_id": "org/model"})[0] == 200
-
-
-def lmx(server: LiveServer, *words: str) -> Result:
-    return CliRunner().invoke(main, list(words), env={"LMX_URL": server.url, "LMX_KEY": None})
-
-
-def test_by_command(start_server: Callable[..., LiveServer], tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    model = copy(home / "models" / "org" / "model" / "r1", signed=True)
-    copy(home / "models" / "mine")
-    server = start_server(home)
-    said = lmx(server, "verify", "--all")
-    assert said.exit_code == 0, said.output
-    assert "org/model: sound (4 files" in said.stdout
-    assert "mine: sound" in said.stdout
-    assert "nobody published a hash of 4 of them" in said.stdout
-    rot(model / WEIGHTS)
-    said = lmx(server, "verify", "model")
-    assert said.exit_code == 1
-    assert f"org/model: corrupt (4 files, 0 MB): its files are corrupt: {WEIGHTS} has another content" in said.stdout
-    assert said.stderr == "lmx: 1 of 1 could not be found sound: model\n"
-    assert "corrupt" in lmx(server, "models").stdout
-    assert lmx(server, "verify").exit_code == lmx(server, "verify", "model", "--all").exit_code == 2
-    said = lmx(server, "verify", "none")
-    assert (said.exit_code, said.stdout, said.stderr.count("\n")) == (1, "", 1)
-
-
-def test_only_owners_may_verify(start_server: Callable[..., LiveServer]) -> None:
-    server = start_server(LMX_SECURITY__API_KEY="client", LMX_SECURITY__ADMIN_KEY="owner")
-    for key, said in [("client", 403), ("wrong", 401)]:
-        asked = ask(server, "/admin/model/verify", {"model_id": "x"}, Authorization=f"Bearer {key}")
-        assert asked[0] == said
