@@ -55,9 +55,7 @@ class Runtime:
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
         from lmx_site.own import own_places
-        from models_admin import lmstudio
         from models_admin.busy import Busy
-        from models_admin.catalog import DiskCatalog
         from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
         from models_admin.keep import DiskKeeper
@@ -67,7 +65,6 @@ class Runtime:
         from monitoring.telemetry import TelemetryWriter
 
         settings = self.config.engine_settings(self.home)
-        models = self.config.models
         hub = Hub()
         hub.tap(log_event)
         set_hub(hub)
@@ -75,14 +72,7 @@ class Runtime:
         await telemetry.start()
         self.jobs = Jobs(hub)
         await self.jobs.start()
-        catalog = DiskCatalog(
-            self.places.roots,
-            default_model=models.default_model,
-            aliases=models.aliases,
-            studio=lmstudio.find_home(),
-        )
-        await catalog.refresh()
-        self.catalog = catalog
+        catalog = self.catalog = await self._open_catalog()
         busy = Busy()
         self._fetcher = HubFetcher(self.jobs, catalog, self.places.models, busy=busy)
         self._keeper = DiskKeeper(
@@ -111,6 +101,17 @@ class Runtime:
         self.background("sampler", sampler.run)
         self.background("catalog-scan", self._rescan)
         self.background("unfinished deletions", self._keeper.finish_deletions)
+
+    async def _open_catalog(self) -> DiskCatalog:
+        from models_admin import lmstudio
+        from models_admin.catalog import DiskCatalog
+
+        models, studio = self.config.models, lmstudio.find_home()
+        catalog = DiskCatalog(
+            self.places.roots, default_model=models.default_model, aliases=models.aliases, studio=studio
+        )
+        await catalog.refresh()
+        return catalog
 
     def _run_state(self, model_id: str) -> str | None:
         """How a model runs; None for one that has no process."""

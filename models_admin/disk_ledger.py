@@ -43,11 +43,12 @@ def look(own: Own, roots: Sequence[Path], models: Sequence[ModelRef], is_fetched
 def _root(root: Path, own: Own, models: Sequence[ModelRef]) -> RootUse:
     here = [ref for ref in models if ref.path.is_relative_to(root) and ref.path.is_dir()]
     listed = tuple(Use("model", str(ref.path), _with_links(ref.path), ref.id) for ref in here)
-    return RootUse(str(root), _owner(root, own), root.is_dir(), _bytes([root]), listed)
+    return RootUse(str(root), _owner(root, own, here), root.is_dir(), _bytes([root]), listed)
 
 
-def _owner(root: Path, own: Own) -> str:
-    if ".lmstudio" in root.parts or "lm-studio" in root.parts:
+def _owner(root: Path, own: Own, models: Sequence[ModelRef]) -> str:
+    # LM Studio's models may lie in a folder of any name; those found there say whose it is.
+    if {".lmstudio", "lm-studio"} & set(root.parts) or any(ref.source == "lmstudio" for ref in models):
         return "lmstudio"
     if root in own.models:
         return "lmx"

@@ -72,7 +72,10 @@ class RunningModel(BaseModel):
 
 
 class ListedModel(RunningModel):
-    """What is on disk and how it runs; ``worker_output`` the last lines of a process that failed."""
+    """What is on disk and how it runs; ``worker_output`` the last lines of a process that failed.
+
+    ``bad_files`` are not what they should be; ``verified_at`` is when all files were last found sound.
+    """
 
     aliases: list[str]
     source: str
@@ -87,6 +90,8 @@ class ListedModel(RunningModel):
     created: int
     path: str
     disk_state: str
+    bad_files: list[str]
+    verified_at: float | None
     worker_output: list[str]
 
 
@@ -170,3 +175,65 @@ class DownloadAnswer(BaseModel):
     time_sec: Seconds | None
     auto_loaded: Literal[False]
     job: JobAnswer
+
+
+class VerifyAnswer(BaseModel):
+    """With status 202 while the job runs. What is told of the model is what is known at that moment."""
+
+    model_id: str
+    disk_state: str
+    bad_files: list[str]
+    verified_at: float | None
+    job: JobAnswer
+
+
+class DeleteAnswer(BaseModel):
+    """What is freed, or would be: ``deleted`` is false for a dry run and where a model was only forgotten."""
+
+    model_id: str
+    path: str
+    deleted: bool
+    forgotten: bool
+    files: Count
+    freed_bytes: Count
+    shared_bytes: Count
+    shared_with: list[str]
+
+
+class SpaceUse(BaseModel):
+    """``reclaimable`` bytes would be free if it were deleted; ``why`` nobody needs it."""
+
+    kind: str
+    path: str
+    bytes: Count
+    name: str
+    reclaimable: Count
+    why: str
+
+
+class RootSpace(BaseModel):
+    """``present`` is false where the directory is not mounted."""
+
+    path: str
+    owner: str
+    present: bool
+    bytes: Count
+    models: list[SpaceUse]
+
+
+class VolumeSpace(BaseModel):
+    path: str
+    total_bytes: Count
+    free_bytes: Count
+    places: list[str]
+
+
+class DiskAnswer(BaseModel):
+    """``bytes`` by kind of use; ``reclaimable`` are those of ``others`` that nobody needs."""
+
+    roots: list[RootSpace]
+    others: list[SpaceUse]
+    volumes: list[VolumeSpace]
+    bytes: dict[str, Count]
+    reclaimable: list[SpaceUse]
+    reclaimable_bytes: Count

@@ -9,6 +9,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from pydantic import Field
 
+from inference.api import admin_answers as answers
+from inference.api import openapi
 from inference.api.admin import AdminBody, api
 from inference.api.base import json_response
 from inference.api.deps import catalog, keeper
@@ -34,6 +36,8 @@ class VerifyBody(AdminBody):
     summary="Read every file of a model as a job and compare it with what it should be",
     tag="models",
     body=VerifyBody,
+    answers={200: answers.VerifyAnswer, 202: answers.VerifyAnswer},
+    refuses=[openapi.VERIFY],
 )
 async def verify_model(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(VerifyBody, parse_object(request.body))
@@ -42,7 +46,7 @@ async def verify_model(request: HttpRequest) -> HttpResponseBase:
         job = await keeper().wait(job.job)
         if job.state in ("failed", "cancelled"):
             raise from_code(job.code, job.message, details={"job": job.job})
-    return _json(_verify_answer(wanted.model_id, job), 202 if job.state == "running" else 200)
+    return _json(_verify_answer(wanted.model_id, job), 202 if job.state in ("queued", "running") else 200)
 
 
 class DeleteBody(AdminBody):
@@ -61,6 +65,8 @@ class DeleteBody(AdminBody):
     summary="Delete a model from the disk, or say what that would free",
     tag="models",
     body=DeleteBody,
+    answers={200: answers.DeleteAnswer},
+    refuses=[openapi.DELETE],
 )
 async def delete_model(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(DeleteBody, parse_object(request.body))
@@ -75,6 +81,7 @@ async def delete_model(request: HttpRequest) -> HttpResponseBase:
     operation_id="get_disk",
     summary="What takes space on the disks, and what of it nobody needs",
     tag="server",
+    answers={200: answers.DiskAnswer},
 )
 async def disk(request: HttpRequest) -> HttpResponseBase:
     found = await keeper().disk()

@@ -29,7 +29,7 @@ WORK: Refusals = {
     409: ("request_cancelled",),
     429: ("rate_limit_exceeded",),
     501: ("unsupported",),
-    503: ("model_unavailable", "worker_died"),
+    503: ("model_unavailable", "model_corrupt", "worker_died"),
     504: ("timeout",),
     507: ("insufficient_memory",),
 }
@@ -39,14 +39,24 @@ ANSWER: Refusals = {503: ("model_unavailable", "worker_died", "overloaded")}
 LOAD: Refusals = {
     404: ("model_not_found",),
     501: ("unsupported",),
-    503: ("model_unavailable", "worker_died"),
+    503: ("model_unavailable", "model_corrupt", "worker_died"),
     507: ("insufficient_memory",),
 }
 FETCH: Refusals = {
     404: ("model_not_found", "revision_not_found"),
+    409: ("model_busy", "busy"),
     429: ("rate_limit_exceeded",),
     503: ("model_unavailable", "hub_unreachable", "hub_error"),
     507: ("insufficient_storage",),
+}
+VERIFY: Refusals = {
+    404: ("model_not_found",),
+    409: ("model_busy", "model_not_on_disk"),
+    429: ("rate_limit_exceeded",),
+}
+DELETE: Refusals = {
+    404: ("model_not_found",),
+    409: ("model_loaded", "model_busy", "model_not_ours", "model_shared", "model_not_on_disk"),
 }
 NOT_SPOKEN: Refusals = {501: ("unsupported",)}
 STATE: Refusals = {409: ()}

@@ -42,6 +42,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "unload_model_post": {"model_id": VECTORS},
     "cancel_request": {"id": "chatcmpl-1"},
     "download_model": {"model_id": REPO},
+    "verify_model": {"model_id": VECTORS},
+    "delete_model": {"model_id": REPO},
     "lms_load": {"model": CHAT},
     "lms_unload": {"instance_id": VECTORS},
     "lms_download": {"model": REPO},
