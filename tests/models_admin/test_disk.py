@@ -46,6 +46,13 @@ async def test_models_by_root_with_shared_files_once(tmp_path: Path) -> None:
     assert away.models == ()
 
 
+def test_a_folder_of_lm_studio_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    model = ModelRef(id="org/model", path=copy(folder / "org" / "model"), source="lmstudio")
+    [root] = look(Own([tmp_path / "models"], tmp_path / "prefix", {}), [folder], [model], lambda repo: False).roots
+    assert (root.owner, [use.name for use in root.models]) == ("lmstudio", ["org/model"])
+
+
 async def test_an_unfinished_download_is_reclaimable_once_nobody_goes_on(tmp_path: Path, hub: Hub) -> None:
     async with site_on(tmp_path / "models") as site:
         hub.hold(BIG, 2 * MIB)

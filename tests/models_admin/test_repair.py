@@ -15,7 +15,9 @@ import pytest
 
 from models_admin.fetch_hash import Signature, Wished
 from models_admin.fetch_repair import Known, keep_good
+from models_admin.jobs import INTERRUPTED
 from models_admin.manifest import read_manifest, sha256_file
+from models_admin.models import Job, JobState
 from tests.material.hub import BIG, COMMIT, MIB, REPO, Hub, nano_files
 from tests.models_admin.site import WEIGHTS, Site, rot, site_on
 
@@ -122,3 +124,13 @@ def test_a_disk_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.rmtree(there)
     keep_good(files, partial, Known(there, known), seen.append)  # as after a kill: what moved is there
     assert {path.name for path in partial.iterdir()} == {"good", "sound"}
+
+
+async def test_a_fetch_that_would_go_on_gives_way_to_other_work(site: Site) -> None:
+    """It has failed then, and does not wait for ever for a next start."""
+    params = {"repo": REPO, "revision": "main"}
+    row = await Job.objects.acreate(kind="fetch", subject=REPO, params=params, state=JobState.QUEUED)
+    with site.busy.work(REPO, "verify"):
+        await site.fetcher.resume()
+        ended = await site.fetcher.wait(row.pk)
+    assert (ended.state, ended.message) == ("failed", INTERRUPTED)
