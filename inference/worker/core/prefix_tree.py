@@ -20,8 +20,9 @@ from inference.worker.core.prefix_kv import Pair, Source, Whole
 from inference.worker.core.prefix_store import Tokens, common_length
 
 NODE_TOKENS = 2048
-"""Long enough for few arrays: putting them together again is one small job of the device for each. Short enough that what
-is thrown away is not much more than what is needed."""
+"""Long enough for few arrays: each is one small job of the device when they are put together again. Short enough that
+what is thrown away is not much more than what is needed.
+"""
 
 
 @dataclass(eq=False, slots=True)
