@@ -174,9 +174,19 @@ _BY_CODE: dict[str, type[LmxError]] = {
 }
 
 
+# Codes that a job may end with, beyond those.
+_OF_JOBS: dict[str, type[LmxError]] = {
+    **dict.fromkeys(("busy", "job_cancelled", "file_changed", "unreadable"), Conflict),
+    **dict.fromkeys(("hub_unreachable", "hub_error", "interrupted"), ModelUnavailable),
+    **dict.fromkeys(("model_not_found", "revision_not_found"), NotFound),
+    "model_gated": Forbidden,
+    "unsupported_model": InvalidRequest,
+}
+
+
 def from_code(code: str, message: str, param: str | None = None, details: dict[str, Any] | None = None) -> LmxError:
-    """The error for a code that came from a worker; an unknown code is an internal error that keeps its name."""
+    """The error for a code of a worker or of a job; an unknown code is an internal error that keeps its name."""
     kind = _BY_CODE.get(code)
     if kind is None:
-        return InternalError(message, code=code, param=param, details=details)
+        return _OF_JOBS.get(code, InternalError)(message, code=code, param=param, details=details)
     return kind(message, param=param, details=details)

@@ -44,14 +44,14 @@ LOAD: Refusals = {
 }
 FETCH: Refusals = {
     404: ("model_not_found", "revision_not_found"),
-    409: ("model_busy", "busy"),
+    409: ("model_busy", "busy", "job_cancelled"),
     429: ("rate_limit_exceeded",),
-    503: ("model_unavailable", "hub_unreachable", "hub_error"),
+    503: ("model_unavailable", "hub_unreachable", "hub_error", "interrupted"),
     507: ("insufficient_storage",),
 }
 VERIFY: Refusals = {
     404: ("model_not_found",),
-    409: ("model_busy", "model_not_on_disk"),
+    409: ("model_busy", "model_not_on_disk", "job_cancelled", "file_changed", "unreadable"),
     429: ("rate_limit_exceeded",),
 }
 DELETE: Refusals = {

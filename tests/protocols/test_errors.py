@@ -60,3 +60,23 @@ def test_numbers_are_further_fields_and_replace_nothing() -> None:
     assert body["message"] == "words"
     assert body["needed_bytes"] == 5
     assert "class" in body["when"]["1"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("overloaded", 503),
+        ("job_cancelled", 409),
+        ("file_changed", 409),
+        ("unreadable", 409),
+        ("hub_unreachable", 503),
+        ("interrupted", 503),
+        ("revision_not_found", 404),
+        ("model_gated", 403),
+        ("unsupported_model", 400),
+        ("job_failed", 500),
+    ],
+)
+def test_how_a_job_ended_has_its_status_for_whoever_waited(code: str, status: int) -> None:
+    error = errors.from_code(code, "it ended", details={"job": 7})
+    assert (error.status, error.code, error.details) == (status, code, {"job": 7})

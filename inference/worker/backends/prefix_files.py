@@ -61,6 +61,7 @@ class PrefixFiles:
         self._reads: queue.SimpleQueue[tuple[str, Tokens] | None] = queue.SimpleQueue()
         self._waiting: dict[str, Submit] = {}
         self._trusted: dict[str, int] = {}
+        self._bytes_s = 0.0
         self._threads = [threading.Thread(target=self._read_all, name="prefix-reader", daemon=True)]
 
     def open(self, directory: Path, quota: int) -> None:
@@ -131,9 +132,14 @@ class PrefixFiles:
             self._store.remove(entry)  # it was read before, and something was wrong afterwards
             return None
         gained = length - self._prefixes.match(prompt)
-        fits = entry.nbytes <= self._prefixes.limit
+        fits = entry.nbytes <= self._prefixes.limit and not self._quicker_computed(entry, gained)
         worth = gained >= max(_WORTH_READING, entry.tokens.size / _SHARE_OF_FILE)
         return found if fits and worth else None
+
+    def _quicker_computed(self, entry: Entry, tokens: int) -> bool:
+        """Whether this machine computes so many tokens in less time than it reads the file, by what was measured."""
+        computing = self._core.prefill_token_s() * tokens
+        return bool(self._bytes_s and computing) and entry.nbytes / self._bytes_s > computing
 
     def _read_all(self) -> None:
         while (item := self._reads.get()) is not None:
@@ -155,6 +161,7 @@ class PrefixFiles:
         if found is None or self._store is None:
             return
         entry = found[0]
+        began = time.monotonic()
         if not self._call(lambda: self._prefixes.reserve(entry.nbytes)):
             return
         try:
@@ -164,6 +171,7 @@ class PrefixFiles:
                 while not self._call(lambda: stored.convert(_CONVERTED)):
                     pass  # streams take their steps in between
                 self._call(lambda: self._insert(entry, stored))
+                self._bytes_s = entry.nbytes / max(time.monotonic() - began, 1e-6)
         finally:
             self._call(lambda: self._prefixes.reserve(0))
 

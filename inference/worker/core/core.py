@@ -75,6 +75,7 @@ class Core:
         self._life = Lifecycle(self._queue)
         self._scoring = Scoring(self._life)
         self._sizer = ChunkSizer(prefill_budget_ms / 1000, prefill_chunk)
+        self.prefill_token_s = self._sizer.token_s
         self._placement = Placement(self.facts, kv.weights_of(model) if weight_bytes is None else weight_bytes)
         self._batches: list[DecodeBatch] = []
         self._unread: list[Unread] = []

@@ -72,6 +72,13 @@ class ChunkSizer:
             size *= 2
         return min(size, self._largest)
 
+    def token_s(self) -> float:
+        """Seconds a prompt token takes in the largest chunks measured, 0 while unknown."""
+        if not self._seen:
+            return 0.0
+        size = max(size for size, _ in self._seen)
+        return min(seconds for own, seconds in self._seen if own == size) / size
+
     def _cost(self) -> tuple[float, float]:
         """Seconds of a chunk for itself, and of each of its tokens, from the smallest and the largest measured.
 

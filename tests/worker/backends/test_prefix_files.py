@@ -303,6 +303,21 @@ def test_a_request_that_is_just_being_handed_over_is_cancelled(tmp_path: Path) -
         assert model.result(request).choices[0].reason == "cancelled"
 
 
+def test_what_is_quicker_computed_is_not_read(tmp_path: Path) -> None:
+    with served(tmp_path) as model:
+        for seed in range(2):
+            model.run(body(prompt(300, seed)))
+        model.backend.save_cache("", None)
+    backend = VllmMlxBackend()
+    with served(tmp_path, backend) as model:
+        assert backend._files is not None
+        model.run(body(prompt(200, 7)))  # tells how long a token takes
+        assert cached(model.run(body(prompt(300, 0)))) == 299
+        assert backend._files._bytes_s > 0
+        backend._files._bytes_s = 1.0
+        assert cached(model.run(body(prompt(300, 1)))) == 0
+
+
 def test_what_memory_finds_counts_as_used_on_disk(tmp_path: Path) -> None:
     with served(tmp_path, quota=200_000) as model:
         for seed in range(1, 6):
