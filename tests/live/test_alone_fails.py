@@ -186,7 +186,7 @@ def test_a_model_that_goes_missing_says_so(server: LiveServer) -> None:
     answer = httpx.post(f"{server.url}/v1/chat/completions", json=chat(model="going"), timeout=60)
     assert answer.status_code == 503, answer.text
     found = listed(server).get("going", {})
-    assert (found["state"], "no model directory" in found["reason"]) == ("failed", True), found
+    assert (found["state"], "its directory is gone" in found["reason"]) == ("failed", True), found
     assert found["reason"] in answer.json()["error"]["message"]
     assert Asked(server, "", max_tokens=3).whole()  # the default model answers
 
