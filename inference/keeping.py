@@ -87,11 +87,15 @@ class Keeper(Protocol):
         """The end of a verification, with what was found recorded; at once when it does not run here."""
         ...
 
-    async def delete(self, model_id: str, *, dry_run: bool = False, forget: bool = False) -> Removal:
+    async def delete(
+        self, model_id: str, *, dry_run: bool = False, forget: bool = False, path: str | None = None
+    ) -> Removal:
         """Delete a model of our own directory and what is left of its downloads; ``dry_run`` only says what that frees.
 
-        ``forget`` takes a model of any directory off the list until its files change, and deletes nothing. Raises
-        ``ModelNotFound``; 409 ``model_loaded``, ``model_busy``, ``model_not_ours``, ``model_shared`` (others have links
+        ``forget`` takes a model of any directory off the list until its files change, and deletes nothing. ``model_id``
+        is an id or alias, never a guess; ``path`` is where the caller was told that the model lies. Raises
+        ``ModelNotFound``; 409 ``model_changed`` (the name means another directory than ``path``),
+        ``model_loaded``, ``model_busy``, ``model_not_ours``, ``model_shared`` (others have links
         into it), ``model_not_on_disk``; 500 ``delete_incomplete``.
         """
         ...

@@ -45,6 +45,8 @@ def delete(name: str, dry_run: bool, forget: bool, yes: bool, url: str | None, k
     wanted: dict[str, Any] = {"model_id": name, "forget": forget}
     with connected(url, key) as client:
         plan = client.post("/admin/model/delete", {**wanted, "dry_run": True})
+        # What is deleted is what was shown, whatever has the name by then.
+        wanted["path"] = plan["path"]
         if forget and not dry_run:
             client.post("/admin/model/delete", wanted)
             click.echo(f"{plan['model_id']}: off the list until its files change; nothing was deleted")

@@ -64,6 +64,10 @@ class DiskCatalog:
         """The model meant by ``name``. Raises ``ModelNotFound``, whose message names the nearest."""
         return self._names.resolve(name)
 
+    def resolve_exactly(self, name: str) -> ModelRef:
+        """The model that has ``name`` for its id or alias; nothing is guessed. Raises ``ModelNotFound``."""
+        return self._names.resolve_exactly(name)
+
     def usable(self) -> list[ModelRef]:
         """The models against which nothing speaks."""
         return [ref for ref in self._names.all if ref.problem is None]

@@ -41,9 +41,11 @@ class DiskKeeper:
         """See ``inference.keeping.Keeper``."""
         return await self._verifier.wait(job)
 
-    async def delete(self, model_id: str, *, dry_run: bool = False, forget: bool = False) -> Removal:
+    async def delete(
+        self, model_id: str, *, dry_run: bool = False, forget: bool = False, path: str | None = None
+    ) -> Removal:
         """See ``inference.keeping.Keeper``."""
-        return await self._remover.delete(model_id, dry_run=dry_run, forget=forget)
+        return await self._remover.delete(model_id, dry_run=dry_run, forget=forget, path=path)
 
     async def disk(self) -> DiskUse:
         """See ``inference.keeping.Keeper``."""

@@ -118,6 +118,45 @@ class Names:
             return self._default_ref()
         raise self._not_found(asked)
 
+    def resolve_exactly(self, name: str) -> ModelRef:
+        """The model that ``name`` is the name of: its id, in any case where one fits, an alias, LM Studio's own key.
+
+        For what cannot be taken back: no default, no part of a name, no guess. Raises ``ModelNotFound``.
+        """
+        asked = name.strip()
+        ref = self._by_id.get(asked)
+        if ref is None and asked.lower() not in DEFAULT_NAMES:
+            ref = self._named_so(asked)
+        if ref is not None:
+            return ref
+        meant = self._means(asked)
+        if meant is None and asked.lower() not in DEFAULT_NAMES:
+            raise self._not_found(asked)
+        hint = f": it could be {meant!r}" if meant else ""
+        raise ModelNotFound(
+            f"{asked[:_MAX_ASKED]!r} is not the whole name of one model{hint}. What deletes or forgets a model wants "
+            "its id or an alias, as 'lmx models' lists them.",
+            param="model_id",
+            details={"nearest": [meant] if meant else []},
+        )
+
+    def _named_so(self, name: str) -> ModelRef | None:
+        for _ in range(_MAX_ALIAS_HOPS):
+            if (ref := self._by_id.get(name)) is not None:
+                return ref
+            target = self._aliases.get(name.lower())
+            if target is None:
+                break
+            name = target
+        same = self._by_lower.get(name.lower(), [])
+        told = self._studio.told.get(name.lower())
+        if not same and told is not None:
+            # One key for a repository that lies in several directories says not which.
+            same = self._by_repo[self._repo[told].lower()]
+        if len(same) > 1:
+            raise _ambiguous(name, [ref.id for ref in same])
+        return same[0] if same else None
+
     def _find(self, name: str) -> ModelRef | None:
         """Exact name, alias, name in any case, LM Studio's own key, short name, a key by its habit; None when unknown.
 

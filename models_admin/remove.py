@@ -45,9 +45,17 @@ class Remover:
         self._catalog, self._busy, self._in_use = catalog, busy, in_use
         self._own = [Path(place).absolute() for place in own]
 
-    async def delete(self, model_id: str, *, dry_run: bool = False, forget: bool = False) -> Removal:
+    async def delete(
+        self, model_id: str, *, dry_run: bool = False, forget: bool = False, path: str | None = None
+    ) -> Removal:
         """See ``inference.keeping.Keeper``."""
-        ref = self._catalog.resolve(model_id)
+        ref = self._catalog.resolve_exactly(model_id)
+        if path is not None and path != str(ref.path):
+            raise Conflict(
+                f"{model_id} is another model now: {ref.path}, not {path}. Look again at what would be deleted.",
+                code="model_changed",
+                details={"path": str(ref.path)},
+            )
         row = self._catalog.row(ref.path)
         if row is None or row.vanished_at is not None:
             raise Conflict(f"{ref.id} cannot be deleted: {ref.problem}", code="model_not_on_disk")

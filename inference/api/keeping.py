@@ -50,11 +50,15 @@ async def verify_model(request: HttpRequest) -> HttpResponseBase:
 
 
 class DeleteBody(AdminBody):
-    """``dry_run`` deletes nothing and says what would be freed; ``forget`` only takes the model off the list."""
+    """``dry_run`` deletes nothing and says what would be freed; ``forget`` only takes the model off the list.
+
+    ``model_id`` is the model's id or an alias. ``path``, of a dry run's answer, must still be where that model lies.
+    """
 
     model_id: str = Field(min_length=1, max_length=512)
     dry_run: bool | None = None
     forget: bool | None = None
+    path: str | None = Field(default=None, min_length=1, max_length=4096)
 
 
 @api.route(
@@ -70,7 +74,9 @@ class DeleteBody(AdminBody):
 )
 async def delete_model(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(DeleteBody, parse_object(request.body))
-    done = await keeper().delete(wanted.model_id, dry_run=bool(wanted.dry_run), forget=bool(wanted.forget))
+    done = await keeper().delete(
+        wanted.model_id, dry_run=bool(wanted.dry_run), forget=bool(wanted.forget), path=wanted.path
+    )
     return _json(done)
 
 

@@ -56,7 +56,7 @@ VERIFY: Refusals = {
 }
 DELETE: Refusals = {
     404: ("model_not_found",),
-    409: ("model_loaded", "model_busy", "model_not_ours", "model_shared", "model_not_on_disk"),
+    409: ("model_loaded", "model_busy", "model_not_ours", "model_shared", "model_not_on_disk", "model_changed"),
 }
 NOT_SPOKEN: Refusals = {501: ("unsupported",)}
 STATE: Refusals = {409: ()}

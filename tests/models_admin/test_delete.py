@@ -42,7 +42,7 @@ async def test_a_model_is_deleted_with_all_that_is_its_own(site: Site) -> None:
         (model.parent / left).mkdir()
         (model.parent / left / f"{WEIGHTS}.part").write_bytes(b"x" * 10_000)
     size = allocated(model.parent)
-    plan = await site.keeper.delete("model", dry_run=True)
+    plan = await site.keeper.delete("org/model", dry_run=True)
     assert (plan.model_id, plan.deleted, plan.freed_bytes, plan.shared_bytes) == ("org/model", False, size, 0)
     assert plan.files == 7
     assert model.is_dir()
@@ -131,7 +131,11 @@ async def test_models_of_others_are_refused_and_can_be_forgotten(tmp_path: Path)
     copy(hub / "models--org--cached" / "snapshots" / "aaaa")
     copy(other / "org" / "plain")
     async with site_on(tmp_path / "models", studio, hub, other) as site:
-        for name, owner in (("studio", "LM Studio"), ("cached", "Hugging Face cache"), ("plain", str(other))):
+        for name, owner in (
+            ("org/studio", "LM Studio"),
+            ("org/cached", "Hugging Face cache"),
+            ("org/plain", str(other)),
+        ):
             with pytest.raises(Conflict, match=owner) as refused:
                 await site.keeper.delete(name)
             assert refused.value.code == "model_not_ours"
@@ -155,7 +159,7 @@ async def test_our_directory_in_that_of_lm_studio(tmp_path: Path) -> None:
     copy(studio / "org" / "ours" / "r1", signed=True)
     async with site_on(studio) as site:
         with pytest.raises(Conflict, match="LM Studio"):
-            await site.keeper.delete("theirs")
+            await site.keeper.delete("org/theirs")
 
 
 async def test_no_link_is_followed(site: Site, tmp_path: Path) -> None:
@@ -269,13 +273,13 @@ def test_over_the_api_and_by_command(start_server: Callable[..., LiveServer], tm
     ask(server, "/admin/model/unload", {"model_id": "org/model"})
     status, body = ask(server, "/admin/model/delete", {"model_id": "org/model", "dry_run": True})
     assert (status, body["deleted"], body["files"], body["shared_with"]) == (200, False, 5, [])
-    said = lmx(server, "delete", "model", "--dry-run")
+    said = lmx(server, "delete", "org/model", "--dry-run")
     assert said.exit_code == 0
     assert said.stdout.startswith(f"{model}: 5 files, 0 MB would be freed")
-    said = lmx(server, "delete", "model")
+    said = lmx(server, "delete", "org/model")
     assert (said.exit_code, said.stderr) == (1, "lmx: nothing was deleted: give --yes where nobody can be asked\n")
     assert model.is_dir()
-    said = lmx(server, "delete", "model", "--yes")
+    said = lmx(server, "delete", "org/model", "--yes")
     assert (said.exit_code, said.stdout.splitlines()[-1]) == (0, "org/model: deleted, 0 MB freed")
     assert not model.parent.exists()
     said = lmx(server, "delete", "mine", "--forget")
