@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ class Runtime:
             busy,
             own=own_places(self.home, self.places),
             status=self._fetcher.status,
-            in_use=self._run_state,
+            in_use=self._running,
         )
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
@@ -113,11 +113,9 @@ class Runtime:
         await catalog.refresh()
         return catalog
 
-    def _run_state(self, model_id: str) -> str | None:
-        """How a model runs; None for one that has no process."""
-        states = {status.id: status.state for status in self.engine.models()} if self.engine else {}
-        state = states.get(model_id)
-        return state if state in ("loading", "ready", "draining") else None
+    def _running(self) -> Iterable[tuple[Path, str]]:
+        """The directories of the models that run, and how."""
+        return self.engine.directories() if self.engine else ()
 
     def background(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Run ``work`` supervised until it returns or the runtime stops."""

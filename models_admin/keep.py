@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 
 from inference.fetching import JobStatus
 from inference.keeping import DiskUse, Removal
@@ -16,7 +17,7 @@ from models_admin.verify import Verifier
 
 
 class DiskKeeper:
-    """``own`` says what is ours on the disk; ``status`` tells of a job, ``in_use`` of a model's run."""
+    """``own`` says what is ours on the disk; ``status`` tells of a job, ``in_use`` of the models that run."""
 
     def __init__(
         self,
@@ -26,7 +27,7 @@ class DiskKeeper:
         *,
         own: Own,
         status: Callable[[int], Awaitable[JobStatus]],
-        in_use: Callable[[str], str | None],
+        in_use: Callable[[], Iterable[tuple[Path, str]]],
     ) -> None:
         self._verifier = Verifier(jobs, catalog, busy, status)
         self._remover = Remover(catalog, busy, own.models, in_use)

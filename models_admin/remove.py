@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
 from models_admin.manifest import sync
 from models_admin.row import Row
-from models_admin.survey import Survey, links_into, same_files, survey
+from models_admin.survey import Survey, links_into, same_files, same_place, survey
 
 DELETED = ".lmx-deleted"
 """Ends the hidden name that a directory has while it is being deleted."""
@@ -37,10 +37,10 @@ class DeleteIncomplete(LmxError):
 
 
 class Remover:
-    """``own`` are the directories where models may be deleted; ``in_use`` tells how a model runs, if it does."""
+    """``own`` are the directories where models may be deleted; ``in_use`` lists where what runs lies, and how."""
 
     def __init__(
-        self, catalog: DiskCatalog, busy: Busy, own: Sequence[Path], in_use: Callable[[str], str | None]
+        self, catalog: DiskCatalog, busy: Busy, own: Sequence[Path], in_use: Callable[[], Iterable[tuple[Path, str]]]
     ) -> None:
         self._catalog, self._busy, self._in_use = catalog, busy, in_use
         self._own = [Path(place).absolute() for place in own]
@@ -78,9 +78,9 @@ class Remover:
     def _check_ours(self, ref: ModelRef, row: Row) -> None:
         root, path = row.found.root, row.found.path
         why = _OWNERS.get(row.found.source)
-        if why is None and root not in self._own:
+        if why is None and not any(same_place(root, own) for own in self._own):
             why = f"lies in {root}, where this server only reads: delete it there"
-        if why is None and path == root:
+        if why is None and same_place(path, root):
             why = "is the directory of the models itself"
         inside = os.path.join(os.path.realpath(root), os.path.relpath(path, root))
         if why is None and os.path.realpath(path) != inside:
@@ -91,8 +91,10 @@ class Remover:
             )
 
     def _check_idle(self, ref: ModelRef) -> None:
-        if (state := self._in_use(ref.id)) is not None:
-            raise Conflict(f"{ref.id} is {state}: unload it first", code="model_loaded")
+        # By directory: a run keeps the id that it began with, while the catalog may have given it to another revision.
+        for path, state in self._in_use():
+            if same_place(path, ref.path):
+                raise Conflict(f"{ref.id} is {state}: unload it first", code="model_loaded")
 
     async def _forget(self, ref: ModelRef, *, dry_run: bool) -> Removal:
         if not dry_run:

@@ -58,6 +58,16 @@ def _status(path: str | Path) -> os.stat_result | None:
         return None
 
 
+def same_place(one: Path, other: Path) -> bool:
+    """Whether both are one directory, by whatever name; of one that is not there only the name counts."""
+    if one == other:
+        return True
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 def links_into(places: Iterable[Path], others: Mapping[str, Path]) -> list[str]:
     """Those of ``others`` (directories by name) that are links, or have links, to something in ``places``."""
     real = [os.path.realpath(place) for place in places]

@@ -11,12 +11,13 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from inference.catalog import Catalog
 from inference.engine.admission import KV_LOOKAHEAD_TOKENS, bound_answer, kv_estimate
 from inference.engine.asking import Asker
-from inference.engine.contract import MemoryReader, ModelStatus
+from inference.engine.contract import MemoryReader, ModelStatus, RunState
 from inference.engine.generation import RunningGeneration
 from inference.engine.health import Outcomes, judge
 from inference.engine.memory import MemoryWatch
@@ -237,6 +238,11 @@ class WorkerEngine:
             if run.state != "unloaded":
                 refs.setdefault(run.id, run.ref)
         return [self._supervisor.status(refs[model_id]) for model_id in sorted(refs)]
+
+    def directories(self) -> list[tuple[Path, RunState]]:
+        """Where the models lie that have a worker, or will have one; a run keeps its place while ids move."""
+        states = ("loading", "ready", "draining")
+        return [(run.ref.path, run.state) for run in self._supervisor.runs.values() if run.state in states]
 
     def in_flight(self) -> list[RequestRecord]:
         """Records of all requests that have not ended, the oldest first."""

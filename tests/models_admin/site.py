@@ -50,14 +50,14 @@ class Site:
         self.catalog = DiskCatalog([models, *others])
         self.busy = Busy()
         self.fetcher = HubFetcher(self.jobs, self.catalog, models, keep_free=0, busy=self.busy)
-        self.run_states: dict[str, str] = {}
+        self.run_states: dict[Path, str] = {}
         self.keeper = DiskKeeper(
             self.jobs,
             self.catalog,
             self.busy,
             own=Own([models], models.parent / "prefix", {}),
             status=self.fetcher.status,
-            in_use=self.run_states.get,
+            in_use=self.run_states.items,
         )
 
     async def verify(self, model_id: str) -> JobStatus:

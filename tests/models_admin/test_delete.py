@@ -66,11 +66,11 @@ async def test_what_comes_back_is_there_again(site: Site) -> None:
 
 async def test_what_is_used_is_not_deleted(site: Site) -> None:
     for state in ("loading", "ready", "draining"):
-        site.run_states["org/model"] = state
+        site.run_states[site.models / "org" / "model" / "r1"] = state
         with pytest.raises(Conflict, match=f"is {state}: unload it") as refused:
             await site.keeper.delete("org/model", dry_run=True)
         assert refused.value.code == "model_loaded"
-    del site.run_states["org/model"]
+    del site.run_states[site.models / "org" / "model" / "r1"]
     for kind, words in (("fetch", "downloaded"), ("verify", "verified"), ("delete", "deleted")):
         with site.busy.work("Org/Model", kind), pytest.raises(Conflict, match=words) as refused:
             await site.keeper.delete("org/model")
@@ -86,7 +86,7 @@ async def test_a_load_that_begins_meanwhile_wins(site: Site, monkeypatch: pytest
     look = remove._look
 
     def slow(path: Path, others: dict[str, Path]) -> Any:
-        site.run_states["org/model"] = "loading"
+        site.run_states[site.models / "org" / "model" / "r1"] = "loading"
         return look(path, others)
 
     monkeypatch.setattr(remove, "_look", slow)

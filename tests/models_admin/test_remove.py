@@ -8,12 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from inference.engine.engine import WorkerEngine
+from inference.engine.runs import ModelRun
+from inference.engine.settings import EngineSettings
 from inference.errors import Conflict, ModelNotFound
+from inference.records import RequestRecord
+from models_admin.catalog import DiskCatalog
 from models_admin.names import Names, Placed
-from tests.models_admin.site import WEIGHTS, Site, copy, site_on
+from monitoring.readings import open_reader
+from tests.models_admin.site import WEIGHTS, Board, Site, copy, site_on
 from tests.models_admin.test_names import ref
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Records:
+    """Wants none."""
+
+    def put(self, record: RequestRecord) -> None:
+        pass
 
 
 @pytest.fixture
@@ -67,3 +80,29 @@ async def test_what_was_shown_is_what_is_deleted(site: Site) -> None:
     assert (refused.value.code, refused.value.details) == ("model_changed", {"path": plan.path})
     assert (await site.keeper.delete("org/model", path=plan.path)).deleted
     assert (other / WEIGHTS).is_file()
+
+
+async def test_what_runs_is_known_by_its_directory(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "way").symlink_to(site.models)
+    runs = site.catalog.resolve_exactly("org/model").path
+    site.run_states[tmp_path / "way" / runs.relative_to(site.models)] = "ready"
+    site.run_states[tmp_path / "gone"] = "ready"
+    with pytest.raises(Conflict, match="is ready: unload it"):
+        await site.keeper.delete("org/model")
+
+
+async def test_our_directory_by_another_name(site: Site, tmp_path: Path) -> None:
+    """As on a disk that does not tell cases apart."""
+    (tmp_path / "Models").symlink_to(site.models)
+    site.keeper._remover._own = [tmp_path / "Models"]
+    assert (await site.keeper.delete("org/model")).deleted
+
+
+async def test_a_run_keeps_its_directory_when_its_id_moves(tmp_path: Path) -> None:
+    settings = EngineSettings(run_dir=tmp_path)
+    engine = WorkerEngine(settings, DiskCatalog([]), open_reader(), records=Records(), events=Board())
+    run = ModelRun(replace(ref("org/model", "aaaa"), id="org/model"))
+    engine._supervisor.runs["org/model"] = run
+    assert engine.directories() == []
+    run.state = "ready"
+    assert engine.directories() == [(run.ref.path, "ready")]
