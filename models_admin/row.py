@@ -101,7 +101,8 @@ def examine(found: Found, old: Row | None = None) -> Row:
         row,
         verified_at=verified_at,
         verify_began=old.verify_began if old else None,
-        forgotten=old.forgotten if old else "",
+        # What was deleted and is there again was put there: a backup brings even the times back.
+        forgotten=old.forgotten if old and old.disk_state != "absent" else "",
     )
 
 

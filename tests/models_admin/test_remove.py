@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -106,3 +107,13 @@ async def test_a_run_keeps_its_directory_when_its_id_moves(tmp_path: Path) -> No
     assert engine.directories() == []
     run.state = "ready"
     assert engine.directories() == [(run.ref.path, "ready")]
+
+
+async def test_what_a_backup_restores_is_there_again(site: Site, tmp_path: Path) -> None:
+    """With the same times, so that nothing tells it from what was deleted."""
+    model = site.catalog.resolve_exactly("org/model").path
+    shutil.copytree(model, tmp_path / "backup")
+    await site.keeper.delete("org/model")
+    shutil.copytree(tmp_path / "backup", model)
+    await site.catalog.refresh()
+    assert model in [one.path for one in site.catalog.all()]
