@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from models_admin.fetch_hash import Wished
+
+_NO_LINKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
+"""How a disk says that it has no hard links."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +58,25 @@ def keep_good(files: Iterable[Wished], partial: Path, known: Known, report: Call
         if known.is_sound(file.name) or file.signature.matches(there):
             wanted.unlink(missing_ok=True)
             wanted.parent.mkdir(exist_ok=True)
-            _second_name(there, wanted)
-            wanted.with_name(f"{wanted.name}.part").unlink(missing_ok=True)
+            if _second_name(there, wanted, may_move=_is_ours(known.directory, partial)):
+                wanted.with_name(f"{wanted.name}.part").unlink(missing_ok=True)
         report(done)
 
 
-def _second_name(there: Path, wanted: Path) -> None:
+def _is_ours(directory: Path, partial: Path) -> bool:
+    """Whether it is really the directory beside ``partial``, and no link to some other place."""
+    return os.path.realpath(directory) == os.path.join(os.path.realpath(partial.parent), directory.name)
+
+
+def _second_name(there: Path, wanted: Path, *, may_move: bool) -> bool:
+    """False: it could not be given one, and is fetched anew."""
     try:
         os.link(there, wanted, follow_symlinks=False)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _NO_LINKS or not may_move:
+            return False
         there.rename(wanted)
+    return True
 
 
 def _size(path: Path) -> int | None:

@@ -134,3 +134,24 @@ async def test_a_fetch_that_would_go_on_gives_way_to_other_work(site: Site) -> N
         await site.fetcher.resume()
         ended = await site.fetcher.wait(row.pk)
     assert (ended.state, ended.message) == ("failed", INTERRUPTED)
+
+
+@pytest.mark.parametrize(("number", "linked"), [(errno.EIO, False), (errno.ENOTSUP, True)])
+def test_nothing_moves_out_of_a_directory_for_another_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, linked: bool
+) -> None:
+    real, partial = tmp_path / ("elsewhere" if linked else "there"), tmp_path / "partial"
+    real.mkdir()
+    partial.mkdir()
+    if linked:
+        (tmp_path / "there").symlink_to(real)
+    (real / "good").write_bytes(b"good")
+
+    def refuse(*args: object, **more: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(os, "link", refuse)
+    there = tmp_path / "there"
+    keep_good([wished(real / "good")], partial, Known(there, {}), lambda done: None)
+    assert (real / "good").read_bytes() == b"good"
+    assert list(partial.iterdir()) == [], "it is fetched anew"
