@@ -29,6 +29,10 @@ FORGET_AFTER_S = 7 * 24 * 3600.0
 """How long a directory that vanished is still listed as absent. Its record stays."""
 
 
+_UNRECORDED = (DatabaseError, OverflowError, ValueError)
+"""A database that fails, or a value from the disk that it does not hold."""
+
+
 class DiskCatalog:
     """Implements ``inference.catalog.Catalog``. Empty until the first ``refresh``.
 
@@ -160,7 +164,7 @@ class DiskCatalog:
             return self._rows
         try:
             return store.load_rows(self.roots)
-        except DatabaseError as error:
+        except _UNRECORDED as error:
             log.warning("the inventory cannot be read, so every model is examined anew: %s", error)
             return {}
 
@@ -184,14 +188,19 @@ class DiskCatalog:
         return replace(old, found=replace(old.found, root=found.root, current=found.current, source=source))
 
     def _learn_keys(self) -> None:
-        stamp = lmstudio.keys_stamp(self._studio)
-        if stamp != self._keys_stamp:
-            self._keys, self._keys_stamp = lmstudio.model_keys(self._studio), stamp
+        """What another program's files are costs its names for models at most, never the listing or the start."""
+        try:
+            stamp = lmstudio.keys_stamp(self._studio)
+            if stamp != self._keys_stamp:
+                self._keys_stamp = stamp  # also when it fails, so that it is told once
+                self._keys = lmstudio.model_keys(self._studio)
+        except Exception:
+            log.warning("LM Studio's names for its models cannot be read", exc_info=True)
 
     def _save(self, before: Mapping[Path, Row], rows: Mapping[Path, Row], roots: Sequence[Path]) -> None:
         try:
             store.save_rows([row for path, row in rows.items() if before.get(path) is not row], roots)
-        except DatabaseError as error:
+        except _UNRECORDED as error:
             log.warning("the inventory cannot be written: %s", error)
 
     def _named(self, rows: Iterable[Row]) -> Names:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from models_admin.facts import FileFact
 from models_admin.manifest import Manifest
+from models_admin.stamp import stamp_of
 
 Basis = Literal["published", "first sight"]
 _SHOWN = 5
@@ -51,7 +52,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         status = path.stat()
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return stamp_of(status)
 
 
 def complaints(files: Iterable[FileFact], manifest: Manifest | None, checks: Checks) -> dict[str, str]:

@@ -31,6 +31,7 @@ from inference.model_files import (
 from inference.safetensors import BadSafetensors, Header, read_header
 from models_admin.architectures import supported_architectures
 from models_admin.kv_size import kv_bytes_per_token
+from models_admin.stamp import stamp_of
 
 MAX_FILES = 10_000
 _TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tiktoken.model"}
@@ -78,7 +79,7 @@ def list_files(directory: Path) -> tuple[FileFact, ...]:
                 continue  # a dangling link; what needs the file will say that it is missing
             if stat.S_ISREG(status.st_mode):
                 name = entry.name.encode(errors="surrogateescape").decode(errors="replace")
-                found.append(FileFact(name, status.st_size, status.st_mtime_ns))
+                found.append(FileFact(name, *stamp_of(status)))
             if len(found) > MAX_FILES:
                 raise OSError(f"more than {MAX_FILES} files")
     return tuple(sorted(found, key=lambda file: file.name))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models_admin.fetch_hash import Wished
+from models_admin.stamp import stamp_of
 
 _NO_LINKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
 """How a disk says that it has no hard links."""
@@ -39,7 +40,7 @@ class Known:
             status = (self.directory / name).stat()
         except OSError:
             return None
-        same = (status.st_size, status.st_mtime_ns) == (known["size"], known["mtime_ns"])
+        same = stamp_of(status) == (known["size"], known["mtime_ns"])
         return bool(known["sound"]) if same else None
 
 

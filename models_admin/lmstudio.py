@@ -23,7 +23,7 @@ SETTINGS = "settings.json"
 INDEX = ".internal/model-index-cache.json"
 _POINTER = ".lmstudio-home-pointer"
 _HOMES = (".lmstudio", ".cache/lm-studio")
-_MAX_POINTER, _MAX_YAML = 4096, 256 * 1024
+_MAX_POINTER, _MAX_YAML, _MAX_ALL_YAML = 4096, 32 * 1024, 1024 * 1024
 _MAX_VIRTUAL = 2000
 
 Keys = dict[str, tuple[str, ...]]
@@ -60,7 +60,10 @@ def downloads_folder(home: Path) -> Path | None:
         return None
     if not isinstance(named, str) or not named.strip() or "\0" in named:
         return None
-    folder = Path(named).expanduser()
+    try:
+        folder = Path(named).expanduser()
+    except RuntimeError:  # the home of a user whom nobody knows
+        return None
     return folder if folder.is_absolute() else None
 
 
@@ -119,10 +122,16 @@ def _indexed(home: Path) -> Iterator[tuple[str, str]]:
 def _virtual(home: Path) -> Iterator[tuple[str, str]]:
     """(repository, key) by the virtual models in ``hub/models/publisher/name/model.yaml``, which list what they are."""
     files = sorted((home / "hub" / "models").glob("*/*/model.yaml"))[:_MAX_VIRTUAL]
+    left = _MAX_ALL_YAML  # parsing takes seconds for each MiB
     for file in files:
+        data = _read(file, _MAX_YAML) or b""
+        if (left := left - len(data)) < 0:
+            log.info("LM Studio's virtual models from %s on are not read: they are too many bytes", file.parent.name)
+            return
         try:
-            told = yaml.safe_load(_read(file, _MAX_YAML) or b"")
-        except (yaml.YAMLError, ValueError, RecursionError):
+            # Its author is anyone: all is text, and no tag is followed.
+            told = yaml.load(data, Loader=yaml.BaseLoader)
+        except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
             continue
         if not isinstance(told, dict) or not (key := _text(told, "model")):
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,7 +178,11 @@ def _is_text(name: str) -> bool:
 
 def _read_ref(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
+        # A pipe would keep the catalog's only thread for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
             return file.read(_REF_BYTES).decode("ascii").strip() or None
     except (OSError, UnicodeDecodeError):
         return None

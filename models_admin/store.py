@@ -20,6 +20,7 @@ from models_admin.facts import Facts
 from models_admin.models import ModelFile, ModelRecord
 from models_admin.row import Row
 from models_admin.scan import Found
+from models_admin.stamp import bounded
 
 _BATCH = 500
 _FACTS = ["architecture", "quantization", "weight_bytes", "total_bytes", "context_length", "kv_bytes_per_token"]
@@ -136,10 +137,10 @@ def _record(row: Row, now: datetime) -> ModelRecord:
         fingerprint=row.stamp and f"{row.salt}:{row.stamp}",
         architecture=facts.architecture,
         quantization=facts.quantization or "",
-        weight_bytes=facts.weight_bytes,
-        total_bytes=facts.total_bytes,
-        context_length=facts.context_length,
-        kv_bytes_per_token=facts.kv_bytes_per_token,
+        weight_bytes=bounded(facts.weight_bytes),
+        total_bytes=bounded(facts.total_bytes),
+        context_length=bounded(facts.context_length),
+        kv_bytes_per_token=bounded(facts.kv_bytes_per_token),
         has_chat_template=facts.has_chat_template,
         disk_state=row.disk_state,
         problem=row.problem or "",

@@ -23,6 +23,7 @@ from typing import Any
 from models_admin.job_child import JobError, Reporter, run_job
 from models_admin.manifest import NAME as MANIFEST
 from models_admin.manifest import read_manifest
+from models_admin.stamp import stamp_of
 
 _CHUNK = 1 << 20
 _MAX_FILES = 10_000
@@ -192,7 +193,7 @@ def read_bytes(path: Path, on_bytes: Callable[[int], None]) -> Bytes:
     same = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     if not same or (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino):
         raise Changed
-    return Bytes(before.st_size, before.st_mtime_ns, sha256.hexdigest(), git.hexdigest())
+    return Bytes(*stamp_of(before), sha256.hexdigest(), git.hexdigest())
 
 
 def _complain(found: dict[str, list[str]]) -> None:
@@ -212,7 +213,7 @@ def _stamp(path: Path) -> list[int] | None:
         status = path.stat()
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return list(stamp_of(status))
 
 
 def _size(path: Path) -> int:

@@ -20,12 +20,16 @@ from inference.errors import ModelNotFound
 from models_admin import catalog as catalog_module
 from models_admin import row as row_module
 from models_admin import scan as scan_module
+from models_admin import store, verify_worker
 from models_admin.catalog import DiskCatalog
+from models_admin.checked import Checked, still_true
 from models_admin.facts import read_facts
+from models_admin.fetch_repair import Known
 from models_admin.manifest import NAME, FileEntry, Manifest, sha256_file, write_manifest
 from models_admin.models import ModelFile, ModelRecord
 from models_admin.row import Row
 from models_admin.scan import Found
+from models_admin.stamp import bounded
 from tests.material import broken_models, models_dir, nano_model, place
 
 T = TypeVar("T")
@@ -279,3 +283,54 @@ async def test_the_same_model_in_two_roots_and_an_lm_studio_root(tmp_path: Path)
 async def test_a_root_may_be_a_model_itself(tmp_path: Path) -> None:
     async with opened(place(nano_model(), tmp_path / "mine")) as catalog:
         assert [(ref.id, ref.problem) for ref in catalog.all()] == [("mine", None)]
+
+
+async def test_a_file_time_that_no_database_holds(tmp_path: Path) -> None:
+    most = (1 << 63) - 1
+    weights = copy(tmp_path / "m") / "model.safetensors"
+    os.utime(weights, ns=(10**19, 10**19))  # in the year 2286
+    if weights.stat().st_mtime_ns <= most:
+        pytest.skip("this file system keeps no such time")
+    async with opened(tmp_path) as catalog:
+        assert [ref.id for ref in catalog.all()] == ["m"]
+        await catalog.refresh()
+    assert await in_db(lambda: ModelFile.objects.get(name=weights.name).mtime_ns) == most
+    # What was recorded is what every other reader sees.
+    size = weights.stat().st_size
+    known = {weights.name: {"size": size, "mtime_ns": most, "sound": True}}
+    assert Known(weights.parent, known).is_sound(weights.name)
+    check = Checked(f"m/{weights.name}", size, most, "", "published", True, 0.0)
+    assert still_true(tmp_path, [], {check.name: check}) == {check.name: check}
+    assert verify_worker._stamp(weights) == [size, most]
+    assert verify_worker.read_bytes(weights, lambda done: None).mtime_ns == most
+
+
+@pytest.mark.parametrize(("number", "kept"), [(1 << 64, (1 << 63) - 1), (-(1 << 70), 1 - (1 << 63)), (5, 5)])
+def test_numbers_are_within_64_bits(number: int, kept: int) -> None:
+    assert bounded(number) == kept
+
+
+async def test_a_value_that_the_database_does_not_take_costs_the_record_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("Python int too large to convert to SQLite INTEGER")
+
+    copy(tmp_path / "m")
+    monkeypatch.setattr(store, "save_rows", fail)
+    async with opened(tmp_path) as catalog:
+        assert [ref.id for ref in catalog.all()] == ["m"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+async def test_a_ref_that_is_no_file(tmp_path: Path, kind: str) -> None:
+    main = tmp_path / "models--a--b" / "refs" / "main"
+    main.parent.mkdir(parents=True)
+    copy(tmp_path / "models--a--b" / "snapshots" / "r")
+    os.mkfifo(main) if kind == "pipe" else main.mkdir()
+    # In a daemon of its own: what hangs must not keep the test run.
+    seen: list[str] = []
+    look = threading.Thread(target=lambda: seen.extend(f.repo for f in scan_module.scan([tmp_path]).found), daemon=True)
+    look.start()
+    await asyncio.to_thread(look.join, 20)
+    assert seen == ["a/b"]

@@ -186,7 +186,7 @@ class TestAdoption:
         os.mkfifo(pointer)
         assert lmstudio.find_home() is None
 
-    @pytest.mark.parametrize("folder", [7, "", "relative/models", "/a\0b", None, ["/x"]])
+    @pytest.mark.parametrize("folder", [7, "", "relative/models", "/a\0b", None, ["/x"], "~nosuchuser/x"])
     def test_settings_that_name_no_folder(self, studio: Studio, folder: object) -> None:
         studio.settings(downloadsFolder=folder)
         assert lmstudio.model_folders(studio.home) == []
@@ -285,3 +285,36 @@ class TestKeys:
         assert lmstudio.model_keys(studio.home) == {"a/one": ("fine",)}
         studio.write(".internal/model-index-cache.json", json.dumps({"models": {"not": "a list"}}))
         assert lmstudio.model_keys(studio.home) == {}
+
+    @pytest.mark.parametrize(
+        "model", ["!!bool x", '!!int ""', "!!timestamp foo", "!!python/name:os.system x", "[&a *b]"]
+    )
+    async def test_a_file_of_a_virtual_model_that_cannot_be_read_costs_its_name_only(
+        self, studio: Studio, home: Path, model: str
+    ) -> None:
+        studio.model("org/m")
+        studio.write("hub/models/a/bad/model.yaml", f"model: {model}\nbase: [{{key: org/none}}]\n")
+        studio.write("hub/models/b/good/model.yaml", "model: b/good\nbase: [{key: org/m}]\n")
+        async with started(home) as catalog:
+            assert catalog.resolve("b/good").id == "org/m"
+
+    def test_only_so_much_is_parsed(self, studio: Studio) -> None:
+        long = "model: {}\nbase: [{{key: org/m}}]\n" + "# {}\n".format("x" * 32_000)
+        studio.write("hub/models/a/long/model.yaml", long.format("a/long") + "#" * 2000)
+        for number in range(40):
+            studio.write(f"hub/models/b/{number:02}/model.yaml", long.format(f"b/{number:02}"))
+        (keys,) = lmstudio.model_keys(studio.home).values()
+        assert keys == tuple(f"b/{number:02}" for number in range(32))
+
+    async def test_names_that_cannot_be_learnt_stop_nothing(
+        self, studio: Studio, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(home: Path | None) -> lmstudio.Keys:
+            raise ArithmeticError("odd")
+
+        studio.model("org/Chat-4bit")
+        monkeypatch.setattr(lmstudio, "model_keys", fail)
+        async with started(home) as catalog:
+            assert catalog.resolve("chat").id == "org/Chat-4bit"
+            await catalog.refresh()
+        assert caplog.text.count("names for its models cannot be read") == 1
