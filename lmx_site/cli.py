@@ -142,9 +142,10 @@ def migrate() -> None:
 @click.option("--config", type=click.Path(path_type=Path), help="The file to write; default: config.yaml in LMX_HOME.")
 @click.option("--cut-over", is_flag=True, help="Take LM Studio's port, and say what to switch off there.")
 @click.option("--undo", is_flag=True, help="Put config.yaml back as it was before.")
+@click.option("--force", is_flag=True, help="With --undo: also where config.yaml was changed since.")
 @KEY
 def lmstudio(
-    dry_run: bool, place: Path | None, config: Path | None, cut_over: bool, undo: bool, key: str | None
+    dry_run: bool, place: Path | None, config: Path | None, cut_over: bool, undo: bool, force: bool, key: str | None
 ) -> None:
     """Carry LM Studio's settings and names over into config.yaml, and list what cannot be."""
     from lmx_site import migrate_lmstudio
@@ -153,10 +154,12 @@ def lmstudio(
 
     if undo and (dry_run or cut_over or place):
         raise click.UsageError("--undo stands alone")
+    if force and not undo:
+        raise click.UsageError("--force belongs to --undo")
     file = (config or default_file(os.environ)).expanduser().absolute()
     try:
         if undo:
-            migrate_lmstudio.undo(file, click.echo)
+            migrate_lmstudio.undo(file, click.echo, force=force)
         else:
             migrate_lmstudio.run(file, place, click.echo, dry_run=dry_run, cut_over=cut_over, key=key)
     except EditError as error:

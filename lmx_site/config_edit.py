@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -69,13 +71,15 @@ def save(file: Path, text: str) -> Path:
     file = Path(os.path.realpath(file))
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        old = file.read_bytes() if file.exists() else b""
+        old = file.read_bytes() if file.exists() else None
         mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
         written = _written(file, text.encode(), mode)
         try:
             load_config(written)
             copy = _free(file)
-            os.replace(_written(copy, old, mode), copy)
+            record = {"written_sha256": _digest(text.encode()), "there_was_no_file": old is None}
+            os.replace(_written(copy, json.dumps(record).encode(), 0o600), _record(copy))
+            os.replace(_written(copy, old or b"", mode & 0o600), copy)
             os.replace(written, file)
         finally:
             written.unlink(missing_ok=True)
@@ -87,24 +91,36 @@ def save(file: Path, text: str) -> Path:
     return copy
 
 
-def restore(file: Path) -> tuple[Path, Path]:
-    """Put the newest copy back; return it and where the present content is now. Raises ``EditError``."""
+def restore(file: Path, *, force: bool = False) -> tuple[Path, Path | None]:
+    """Put the newest copy back; return it and where the present content is now, None where there was none.
+
+    Only what was written with that copy is replaced, unless ``force``. Raises ``EditError``.
+    """
     file = Path(os.path.realpath(file))
     copies = _copies(file)
     if not copies:
         raise EditError(f"there is nothing to undo: no {file.name}{_COPY} lies beside {file}")
-    undone = file.with_name(f"{file.name}.undone")
+    copy, undone = copies[-1], None
     try:
-        if file.exists():
-            os.replace(_written(undone, file.read_bytes(), file.stat().st_mode & 0o777), undone)
-        if copies[-1].stat().st_size:
-            os.replace(copies[-1], file)
-        else:  # an empty copy: there was no file
+        present = file.read_bytes() if file.exists() else None
+        record = _read_record(copy)
+        if not force and (present is None or record.get("written_sha256") != _digest(present)):
+            raise EditError(f"{file.name} was changed since; the copy is {copy} (--force puts it back all the same)")
+        mode = copy.stat().st_mode & 0o777
+        if present is not None:
+            now = file.stat().st_mode & 0o777
+            mode &= now
+            undone = _unused(file.with_name(f"{file.name}.undone"))
+            os.replace(_written(undone, present, now & 0o600), undone)
+        if record.get("there_was_no_file") is True:
             file.unlink(missing_ok=True)
-            copies[-1].unlink()
+        else:
+            os.replace(_written(file, copy.read_bytes(), mode), file)
+        copy.unlink()
+        _record(copy).unlink(missing_ok=True)
     except OSError as error:
         raise EditError(f"{file} cannot be put back: {error.strerror}") from error
-    return copies[-1], undone
+    return copy, undone
 
 
 def values_of(file: Path) -> dict[str, Any]:
@@ -122,6 +138,32 @@ def _copies(file: Path) -> list[Path]:
     """The copies, oldest first: without a number, then -2, -3."""
     found = [(1, file.with_name(file.name + _COPY)), *((n, _numbered(file, n)) for n in range(2, 1000))]
     return [path for _, path in found if path.exists()]
+
+
+def _record(copy: Path) -> Path:
+    """Beside a copy: the SHA-256 of what was written then, and whether there was no file before."""
+    return copy.with_name(f"{copy.name}.json")
+
+
+def _read_record(copy: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(_record(copy).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _unused(file: Path) -> Path:
+    """That name, or the first with a number behind it that nothing has."""
+    names = (file, *(file.with_name(f"{file.name}-{number}") for number in range(2, 1000)))
+    for name in names:
+        if not os.path.lexists(name):
+            return name
+    raise EditError(f"there are too many of {file}: remove some")
 
 
 def _numbered(file: Path, number: int) -> Path:

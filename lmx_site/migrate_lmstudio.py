@@ -40,11 +40,11 @@ def run(file: Path, place: Path | None, say: Say, *, dry_run: bool, cut_over: bo
             say(line)
 
 
-def undo(file: Path, say: Say) -> None:
-    """Put back what the last run replaced. Raises ``EditError``."""
-    copy, undone = restore(file)
+def undo(file: Path, say: Say, *, force: bool = False) -> None:
+    """Put back what the last run replaced; with ``force`` also over later changes. Raises ``EditError``."""
+    copy, undone = restore(file, force=force)
     say(f"{file} is as it was before ({copy.name}).")
-    if undone.exists():
+    if undone is not None:
         say(f"What it was until now is in {undone}.")
     say("It takes effect when the server is started again.")
 

@@ -114,6 +114,43 @@ class TestCarrying:
         assert file.with_name("config.yaml.undone").read_text().splitlines() == new
         assert "nothing to undo" in refused("--undo")
 
+    def test_undo_leaves_what_was_changed_since(self, studio: Studio, file: Path) -> None:
+        file.write_text("# old\n")
+        done()
+        file.write_text("security: {api_key: new}\n")
+        assert "config.yaml was changed since; the copy is" in refused("--undo")
+        assert file.read_text() == "security: {api_key: new}\n"
+        done("--undo", "--force")
+        assert file.read_text() == "# old\n"
+        assert file.with_name("config.yaml.undone").read_text() == "security: {api_key: new}\n"
+        assert "belongs to --undo" in migrate("--force").stderr
+
+    def test_undo_keeps_what_was_undone_before(self, studio: Studio, file: Path) -> None:
+        undone = file.with_name("config.yaml.undone")
+        undone.write_text("mine")
+        done()
+        done("--undo")
+        assert undone.read_text() == "mine"
+        assert "port: 4321" in file.with_name("config.yaml.undone-2").read_text()
+
+    def test_copies_are_for_their_owner_alone(self, studio: Studio, file: Path) -> None:
+        file.write_text("# old\n")
+        file.chmod(0o644)
+        done()
+        copy = file.with_name("config.yaml.before-lmstudio")
+        assert copy.stat().st_mode & 0o777 == 0o600
+        copy.chmod(0o644)  # as an older version left it
+        file.chmod(0o600)
+        done("--undo")
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert file.with_name("config.yaml.undone").stat().st_mode & 0o777 == 0o600
+
+    def test_undo_where_there_was_an_empty_file(self, studio: Studio, file: Path) -> None:
+        file.write_text("")
+        done()
+        done("--undo")
+        assert file.read_text() == ""
+
     def test_undo_where_there_was_no_file(self, studio: Studio, file: Path) -> None:
         done()
         done("--undo")
