@@ -141,18 +141,26 @@ def migrate() -> None:
 @click.option("--from", "place", type=click.Path(path_type=Path), help="LM Studio's home; default: where it is.")
 @click.option("--config", type=click.Path(path_type=Path), help="The file to write; default: config.yaml in LMX_HOME.")
 @click.option("--cut-over", is_flag=True, help="Take LM Studio's port, and say what to switch off there.")
+@click.option("--open-lan", is_flag=True, help="Let other machines in without a key, if LM Studio does.")
 @click.option("--undo", is_flag=True, help="Put config.yaml back as it was before.")
 @click.option("--force", is_flag=True, help="With --undo: also where config.yaml was changed since.")
 @KEY
 def lmstudio(
-    dry_run: bool, place: Path | None, config: Path | None, cut_over: bool, undo: bool, force: bool, key: str | None
+    dry_run: bool,
+    place: Path | None,
+    config: Path | None,
+    cut_over: bool,
+    open_lan: bool,
+    undo: bool,
+    force: bool,
+    key: str | None,
 ) -> None:
     """Carry LM Studio's settings and names over into config.yaml, and list what cannot be."""
     from lmx_site import migrate_lmstudio
     from lmx_site.config import default_file
     from lmx_site.config_edit import EditError
 
-    if undo and (dry_run or cut_over or place):
+    if undo and (dry_run or cut_over or open_lan or place):
         raise click.UsageError("--undo stands alone")
     if force and not undo:
         raise click.UsageError("--force belongs to --undo")
@@ -161,7 +169,9 @@ def lmstudio(
         if undo:
             migrate_lmstudio.undo(file, click.echo, force=force)
         else:
-            migrate_lmstudio.run(file, place, click.echo, dry_run=dry_run, cut_over=cut_over, key=key)
+            migrate_lmstudio.run(
+                file, place, click.echo, dry_run=dry_run, cut_over=cut_over, open_lan=open_lan, key=key
+            )
     except EditError as error:
         raise Failure(str(error)) from error
 

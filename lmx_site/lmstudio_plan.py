@@ -7,6 +7,7 @@ what was not carried.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -42,6 +43,8 @@ _HERE = {
     "llm.load.contextLength": "a model has its whole context; a load may ask for less (context_length)",
     "llm.prediction.systemPrompt": "no system prompt is kept here: send it as the first message",
 }
+_PRIVATE = re.compile("auth|token|key|secret|passw|credential|permission", re.IGNORECASE)
+_PROMPT = "llm.prediction.systemPrompt"
 _SAMPLING = "nothing is kept for one model here: send it with the request"
 _UNKNOWN = "there is no such setting here"
 
@@ -71,17 +74,21 @@ class Plan:
     autostart: bool = False
 
 
-def make_plan(home: Path, values: Mapping[str, Any]) -> Plan:
-    """``values`` is what stands in config.yaml; it stays, whatever LM Studio says."""
+def make_plan(home: Path, values: Mapping[str, Any], *, open_lan: bool = False) -> Plan:
+    """``values`` is what stands in config.yaml; it stays, whatever LM Studio says.
+
+    ``open_lan``: a server of LM Studio's that the network may use without a key becomes such a one here.
+    """
     plan = Plan(home)
-    _Reader(plan, values).read()
+    _Reader(plan, values, open_lan).read()
     return plan
 
 
 class _Reader:
-    def __init__(self, plan: Plan, values: Mapping[str, Any]) -> None:
+    def __init__(self, plan: Plan, values: Mapping[str, Any], open_lan: bool) -> None:
         self._plan = plan
         self._values = values
+        self._open_lan = open_lan
 
     def read(self) -> None:
         self._server(self._json(SERVER))
@@ -114,15 +121,20 @@ class _Reader:
         if is_loopback(interface):
             self._plan.rows.append(Row(name, _shown(interface), "server.host: 127.0.0.1", "as it is"))
             return
-        keyed = [key for key, value in told.items() if value and any(part in key.lower() for part in ("auth", "token"))]
-        if keyed:
-            why = f"LM Studio asks for a key ({keyed[0]}): set security.api_key here, then server.host: {interface}"
+        if (keyed := _private_name(told)) is not None:
+            asks = f"LM Studio asks for a key ({printable(keyed)})"
+            why = f"{asks}: set security.api_key here, then server.host: {interface}"
             self._leave(f"network: {_shown(interface)}", why)
             return
         security, clients = self._section("security"), self._section("clients")
         keys = [security.get("api_key"), security.get("admin_key")]
         keys += [one.get("key") for one in clients.values() if isinstance(one, dict)]
-        if not any(keys) and security.get("trust_lan", True) is not True:
+        trusted = security.get("trust_lan", self._open_lan or None)
+        if not any(keys) and trusted is None:
+            why = "anyone there could use the models: set security.api_key, or give --open-lan for no key at all"
+            self._leave(f"network without a key: {_shown(interface)}", why)
+            return
+        if not any(keys) and trusted is not True:
             self._leave(f"network: {_shown(interface)}", "config.yaml has security.trust_lan: false, and no key")
             return
         try:
@@ -204,7 +216,7 @@ class _Reader:
             if preset:
                 self._leave(f"{name}: preset {printable(preset)}", "there are no presets here")
             for key, value in fields.items():
-                self._leave(f"{name}: {_short(key)} {_shown(value)}", _HERE.get(key, _why(key)))
+                self._leave(f"{name}: {_told(key, value, _short(key))}", _HERE.get(key, _why(key)))
 
     def _presets(self) -> None:
         root = self._plan.home / "config-presets"
@@ -212,8 +224,7 @@ class _Reader:
             fields, _ = self._fields(file)
             held = ", ".join(_short(key) for key in fields) or "empty"
             name = printable(file.name.removesuffix(".preset.json"))
-            prompt = "llm.prediction.systemPrompt"
-            self._leave(f"preset {name} ({held})", _HERE[prompt] if prompt in fields else _SAMPLING)
+            self._leave(f"preset {name} ({held})", _HERE[_PROMPT] if _PROMPT in fields else _SAMPLING)
 
     # ---------------------------------------------------------------------------------------------------------- parts
 
@@ -267,7 +278,7 @@ class _Reader:
 
     def _leave_rest(self, part: str, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
-            self._leave(f"{part}: {printable(name)} {_shown(value)}", _HERE.get(name, _UNKNOWN))
+            self._leave(f"{part}: {_told(name, value, printable(name))}", _HERE.get(name, _UNKNOWN))
 
 
 def _files(root: Path, ending: str) -> Iterator[Path]:
@@ -287,6 +298,30 @@ def _short(key: str) -> str:
 
 def _why(key: str) -> str:
     return _SAMPLING if key.startswith("llm.prediction.") else _UNKNOWN
+
+
+def _private_name(value: Any) -> str | None:
+    """The first name in it, at any depth, that has to do with a key and is set; None where there is none."""
+    rest = [value]
+    while rest:
+        one = rest.pop(0)
+        if isinstance(one, dict):
+            for name, inner in one.items():
+                if inner and _PRIVATE.search(name):
+                    return str(name)
+            rest += one.values()
+        elif isinstance(one, list):
+            rest += one
+    return None
+
+
+def _told(key: str, value: Any, name: str) -> str:
+    """The name, with the value where it is known what that is: nobody's secrets go to a terminal or into a log."""
+    number = isinstance(value, int | float)
+    known = key in _HERE or (key.startswith("llm.prediction.") and number)
+    if not known or key == _PROMPT or _private_name({key: value}) is not None:
+        return name
+    return f"{name} {_shown(value)}"
 
 
 def _shown(value: Any) -> str:

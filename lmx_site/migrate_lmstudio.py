@@ -19,9 +19,21 @@ Say = Callable[[str], Any]
 _PORT: KeyPath = ("server", "port")
 
 
-def run(file: Path, place: Path | None, say: Say, *, dry_run: bool, cut_over: bool, key: str | None = None) -> None:
-    """Carry over what can be into ``file``, all or nothing. ``place`` is LM Studio's home. Raises ``EditError``."""
-    plan = make_plan(_home(place), values := values_of(file))
+def run(
+    file: Path,
+    place: Path | None,
+    say: Say,
+    *,
+    dry_run: bool,
+    cut_over: bool,
+    open_lan: bool = False,
+    key: str | None = None,
+) -> None:
+    """Carry over what can be into ``file``, all or nothing. ``place`` is LM Studio's home. Raises ``EditError``.
+
+    ``open_lan``: the network may use the models without a key, if it may with LM Studio.
+    """
+    plan = make_plan(_home(place), values := values_of(file), open_lan=open_lan)
     if cut_over:
         _take_port(plan, values)
     for line in _shown(plan):

@@ -67,7 +67,7 @@ def cells(said: str) -> Iterator[list[str]]:
 
 class TestCarrying:
     def test_settings_go_into_the_configuration(self, studio: Studio, file: Path) -> None:
-        said = done()
+        said = done("--open-lan")
         assert yaml.safe_load(file.read_text()) == {
             "server": {"port": 4321, "host": "0.0.0.0"},
             "security": {"trust_lan": True},
@@ -100,7 +100,7 @@ class TestCarrying:
         )
         file.write_text(old)
         file.chmod(0o640)
-        done()
+        done("--open-lan")
         new = file.read_text().splitlines()
         assert [line for line in old.splitlines() if line not in new] == []
         added = [line.strip() for line in new if line not in old.splitlines()]
@@ -113,48 +113,6 @@ class TestCarrying:
         assert file.read_text() == old
         assert file.with_name("config.yaml.undone").read_text().splitlines() == new
         assert "nothing to undo" in refused("--undo")
-
-    def test_undo_leaves_what_was_changed_since(self, studio: Studio, file: Path) -> None:
-        file.write_text("# old\n")
-        done()
-        file.write_text("security: {api_key: new}\n")
-        assert "config.yaml was changed since; the copy is" in refused("--undo")
-        assert file.read_text() == "security: {api_key: new}\n"
-        done("--undo", "--force")
-        assert file.read_text() == "# old\n"
-        assert file.with_name("config.yaml.undone").read_text() == "security: {api_key: new}\n"
-        assert "belongs to --undo" in migrate("--force").stderr
-
-    def test_undo_keeps_what_was_undone_before(self, studio: Studio, file: Path) -> None:
-        undone = file.with_name("config.yaml.undone")
-        undone.write_text("mine")
-        done()
-        done("--undo")
-        assert undone.read_text() == "mine"
-        assert "port: 4321" in file.with_name("config.yaml.undone-2").read_text()
-
-    def test_copies_are_for_their_owner_alone(self, studio: Studio, file: Path) -> None:
-        file.write_text("# old\n")
-        file.chmod(0o644)
-        done()
-        copy = file.with_name("config.yaml.before-lmstudio")
-        assert copy.stat().st_mode & 0o777 == 0o600
-        copy.chmod(0o644)  # as an older version left it
-        file.chmod(0o600)
-        done("--undo")
-        assert file.stat().st_mode & 0o777 == 0o600
-        assert file.with_name("config.yaml.undone").stat().st_mode & 0o777 == 0o600
-
-    def test_undo_where_there_was_an_empty_file(self, studio: Studio, file: Path) -> None:
-        file.write_text("")
-        done()
-        done("--undo")
-        assert file.read_text() == ""
-
-    def test_undo_where_there_was_no_file(self, studio: Studio, file: Path) -> None:
-        done()
-        done("--undo")
-        assert not file.exists()
 
     def test_what_the_owner_wrote_stays(self, studio: Studio, file: Path) -> None:
         old = "server: {port: 1235, host: 127.0.0.1}\nmodels: {idle_unload_sec: 60}\n"
@@ -172,6 +130,10 @@ class TestCarrying:
             ("", {"networkInterface": "127.0.0.1"}, None),
             ("", {"networkInterface": "not an address"}, None),
             ("", {"requireAuthentication": True}, None),
+            ("", {"apiKeys": ["x"]}, None),
+            ("", {"access": {"Permissions": {"all": False}}}, None),
+            ("", {"more": [{"masterPassword": "x"}]}, None),
+            ("", {"clientSecret": "x"}, None),
         ],
     )
     def test_the_network(
@@ -179,10 +141,31 @@ class TestCarrying:
     ) -> None:
         file.write_text(config)
         studio.server(**changes)
-        done()
+        done("--open-lan")
         values = yaml.safe_load(file.read_text())
         assert values["server"].get("host") == written
         assert not (values.get("security") or {}).get("trust_lan")
+
+    def test_the_network_is_let_in_without_a_key_only_when_asked_for(self, studio: Studio, file: Path) -> None:
+        said = done()
+        assert "network without a key: 0.0.0.0: anyone there could use the models" in said
+        values = yaml.safe_load(file.read_text())
+        assert values["server"] == {"port": 4321}
+        assert "security" not in values
+        file.write_text("security: {trust_lan: true}\n")
+        done()
+        assert load_config(file).server.host == "0.0.0.0"
+
+    def test_no_secret_is_printed(self, studio: Studio) -> None:
+        studio.server(bearerToken="S3CRET", odd={"a": ["S3CRET"]}, words="S3CRET", cors={"authKey": "S3CRET"})
+        studio.settings(hubPassword="S3CRET", defaultContextLength={"apiKey": "S3CRET"}, developer={"x": "S3CRET"})
+        fields = {"llm.prediction.systemPrompt": "S3CRET", "llm.prediction.odd": "S3CRET", "llm.prediction.topK": 40}
+        studio.defaults("org/m", load={"llm.load.hfToken": "S3CRET"}, operation=fields)
+        said = done("--dry-run", "--open-lan")
+        assert "S3CRET" not in said
+        for named in ("server: bearerToken:", "server: words:", "server: cors:", "org/m: hfToken:", "m: systemPrompt:"):
+            assert named in said
+        assert "org/m: topK 40:" in said
 
     def test_a_link_is_followed(self, studio: Studio, file: Path, tmp_path: Path) -> None:
         real = tmp_path / "dotfiles" / "lmx.yaml"
@@ -245,7 +228,7 @@ class TestModels:
         assert "model org/Some-GGUF: GGUF is not run here" in said
         assert "model org/Broken: there is no tokenizer" in said
         assert "org/Chat-4bit: contextLength 4096: a model has its whole context" in said
-        assert "org/Chat-4bit: new true: there is no such setting" in said
+        assert "org/Chat-4bit: new: there is no such setting" in said
         assert "org/Chat-4bit: temperature 0.1: nothing is kept for one model here" in said
         assert "topP" not in said
         assert "preset writer (systemPrompt, temperature): no system prompt is kept here" in said
@@ -339,7 +322,7 @@ class TestOddConfigurations:
     ) -> None:
         monkeypatch.setenv("LMX_SECURITY__TRUST_LAN", "false")
         file.write_text("# mine\n")
-        said = refused()
+        said = refused("--open-lan")
         assert "would not be valid" in said
         assert str(file) in said
         assert [path.name for path in file.parent.iterdir()] == ["config.yaml"]
