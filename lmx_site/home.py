@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from contextlib import suppress
@@ -15,6 +16,8 @@ from filelock import FileLock, Timeout
 from lmx_site.config import Config
 from lmx_site.paths import server_file
 from models_admin import lmstudio
+
+log = logging.getLogger(__name__)
 
 DIRECTORIES = ("models", "logs", "cache", "run")
 
@@ -81,7 +84,12 @@ def known_directories() -> list[Path]:
     hub = hub_cache()
     # A link that leads nowhere is a volume that is away.
     hubs = [hub] if os.path.isdir(hub) or os.path.islink(hub) else []
-    return [*lmstudio.model_folders(lmstudio.find_home()), *hubs]
+    try:
+        studio = lmstudio.model_folders(lmstudio.find_home())
+    except Exception:  # what another program's files are never stops the start
+        log.warning("LM Studio's model folders cannot be told", exc_info=True)
+        studio = []
+    return [*studio, *hubs]
 
 
 def hub_cache() -> Path:

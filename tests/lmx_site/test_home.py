@@ -11,6 +11,7 @@ from lmx_site.config import Config
 from lmx_site.config_model import LoggingSection, ModelsSection
 from lmx_site.home import DIRECTORIES, HomeLock, StartRefused, known_directories, places, prepare, read_server_file
 from lmx_site.secret import NAME, ensure_secret_key, read_secret_key
+from models_admin import lmstudio
 
 
 def models(**keys: object) -> Config:
@@ -77,6 +78,18 @@ def test_other_programs_models_are_found_by_default(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     (tmp_path / "xdg" / "huggingface" / "hub").mkdir(parents=True)
     assert known_directories() == [studio, tmp_path / "xdg" / "huggingface" / "hub"]
+
+
+def test_another_programs_files_do_not_stop_the_start(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(studio: Path | None) -> list[Path]:
+        raise ArithmeticError("odd")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(lmstudio, "model_folders", fail)
+    assert home / "models" in places(Config(), home).roots
+    assert "model folders cannot be told" in caplog.text
 
 
 def test_the_lock_is_exclusive_and_says_who_holds_it(home: Path) -> None:
