@@ -14,10 +14,11 @@ from pathlib import Path
 from inference.catalog import ModelRef
 from inference.engine.prefix_disk import PrefixDisk
 from inference.keeping import DiskUse, RootUse, Use, Volume
+from models_admin.fetch_place import REPLACED
 from models_admin.remove import DELETED, hidden_places
 from models_admin.survey import survey
 
-_PARTIAL, _REPLACED = ".partial", ".replaced"
+_PARTIAL = ".partial"
 _PREFIX = re.compile(r"[0-9a-f]{32}")
 _GONE = ("absent",)
 
@@ -84,7 +85,7 @@ def _with_links(directory: Path) -> int:
 def _unfinished(own: Sequence[Path], is_fetched: Callable[[str], bool]) -> Iterator[Use]:
     """Parts of downloads, and what replacing and deleting have left when they were cut off."""
     for root in own:
-        for place in hidden_places(root, (_PARTIAL, _REPLACED, DELETED)):
+        for place in hidden_places(root, (_PARTIAL, REPLACED, DELETED)):
             found = survey([place])
             repo = place.parent.relative_to(root).as_posix()
             size = found.freed + found.shared

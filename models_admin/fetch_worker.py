@@ -21,14 +21,16 @@ from typing import Any
 # Before huggingface_hub is imported, which reads them once.
 os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.file_download import http_get  # the only thing there that can resume; see test_fetch.py
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import build_hf_headers
 
 from models_admin.fetch_hash import PartFile, Signature, Wished
+from models_admin.fetch_lock import locked
 from models_admin.fetch_names import COMMIT, is_weights, parse_wanted, take
+from models_admin.fetch_place import put_back, take_place
 from models_admin.fetch_repair import Known, keep_good
 from models_admin.fetch_words import explained
 from models_admin.job_child import JobError, Reporter, run_job
@@ -79,7 +81,10 @@ def fetch(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
             get_hf_file_metadata(_url(plan, plan.files[0]), timeout=_METADATA_TIMEOUT_S)
     plan.partial.mkdir(parents=True, exist_ok=True)
     with _alone(plan, params["lock_patience_s"]):
-        if is_whole(plan, known):  # by another process, meanwhile
+        put_back(plan.target)
+        if is_whole(plan, known):  # by another process, meanwhile, or put back
+            with contextlib.suppress(OSError):
+                plan.partial.rmdir()
             return plan.result(already=True)
         keep_good(plan.files, plan.partial, known, lambda done: report("check", done, plan.total))
         have = sum(_on_disk(plan.partial, file) for file in plan.files)
@@ -132,15 +137,12 @@ def is_whole(plan: Plan, known: Known) -> bool:
 @contextlib.contextmanager
 def _alone(plan: Plan, patience_s: float) -> Iterator[None]:
     """One fetch at a time per model and revision, also of other servers on the same directory."""
-    lock = FileLock(plan.partial.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=patience_s)
-    except Timeout:
-        raise JobError(f"Another process is fetching {plan.repo} into {plan.target.parent}.", code="busy") from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(plan.target, patience_s))
+        except Timeout:
+            raise JobError(f"Another process is fetching {plan.repo} into {plan.target.parent}.", code="busy") from None
         yield
-    finally:
-        lock.release()
 
 
 def _check_space(plan: Plan, have: int, keep_free: int) -> None:
@@ -203,7 +205,7 @@ def _bring(plan: Plan, file: Wished, keep_free: int, on_bytes: Callable[[int], N
 
 
 def _finish(plan: Plan, entries: dict[str, FileEntry]) -> None:
-    """Sign, and give the directory its name. One that is there and not whole is put back first."""
+    """Sign, and give the directory its name."""
     wanted = {file.name for file in plan.files}
     for left in [path for path in plan.partial.rglob("*") if path.is_file()]:
         if left.relative_to(plan.partial).as_posix() not in wanted:
@@ -211,15 +213,7 @@ def _finish(plan: Plan, entries: dict[str, FileEntry]) -> None:
     write_manifest(plan.partial, Manifest(_SOURCE, plan.repo, plan.commit, entries, f"{plan.repo} at the Hub"))
     for path in (plan.partial / MANIFEST, plan.partial):
         sync(path)
-    if plan.target.exists():
-        broken = plan.target.with_name(f".{plan.commit}.replaced")
-        shutil.rmtree(broken, ignore_errors=True)
-        plan.target.rename(broken)
-        plan.partial.rename(plan.target)
-        shutil.rmtree(broken, ignore_errors=True)
-    else:
-        plan.partial.rename(plan.target)
-    sync(plan.target.parent)
+    take_place(plan.partial, plan.target, wanted)
 
 
 def _url(plan: Plan, file: Wished) -> str:

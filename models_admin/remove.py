@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from inference.catalog import ModelRef
 from inference.errors import Conflict, LmxError
 from inference.keeping import Removal
 from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
+from models_admin.fetch_lock import locked
+from models_admin.fetch_place import REPLACED, put_all_back
 from models_admin.manifest import sync
 from models_admin.row import Row
 from models_admin.survey import Survey, links_into, same_files, same_place, survey
@@ -72,7 +74,7 @@ class Remover:
             return await self._delete(ref, row.found.root, dry_run=dry_run)
 
     async def finish(self) -> None:
-        """Delete what earlier deletions, cut off, have left under hidden names."""
+        """Delete what earlier deletions, cut off, have left under hidden names; put back what a replacing left so."""
         await asyncio.to_thread(_finish, self._own)
 
     def _check_ours(self, ref: ModelRef, row: Row) -> None:
@@ -150,16 +152,15 @@ def _places(path: Path) -> list[Path]:
 @contextlib.contextmanager
 def _alone(ref: ModelRef, root: Path) -> Iterator[None]:
     """Not while another server on the same directory fetches it; the lock is that of ``fetch_worker``."""
-    lock = FileLock(ref.path.with_name(f".{ref.path.name}.lock"))
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise Conflict(f"another process is fetching {ref.id}", code="model_busy") from None
-    try:
-        yield
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context(locked(ref.path))
+            except Timeout:
+                raise Conflict(f"another process is fetching {ref.id}", code="model_busy") from None
+            stack.callback(Path(lock.lock_file).unlink, missing_ok=True)
+            yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
         _remove_empty(ref.path.parent, root)
 
 
@@ -207,6 +208,7 @@ def hidden_places(root: Path, suffixes: tuple[str, ...], depth: int = 2) -> Iter
 
 def _finish(own: Sequence[Path]) -> None:
     for root in own:
+        put_all_back(hidden_places(root, (REPLACED,)))
         for place in hidden_places(root, (DELETED,)):
             shutil.rmtree(place, ignore_errors=True)
             _remove_empty(place.parent, root)

@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from models_admin.fetch_hash import Signature, Wished
+from models_admin.fetch_lock import locked
+from models_admin.fetch_place import put_all_back
 from models_admin.fetch_repair import Known, keep_good
 from models_admin.jobs import INTERRUPTED
 from models_admin.manifest import read_manifest, sha256_file
@@ -155,3 +157,41 @@ def test_nothing_moves_out_of_a_directory_for_another_reason(
     keep_good([wished(real / "good")], partial, Known(there, {}), lambda done: None)
     assert (real / "good").read_bytes() == b"good"
     assert list(partial.iterdir()) == [], "it is fetched anew"
+
+
+async def test_what_the_owner_put_beside_the_files_stays(site: Site, hub: Hub) -> None:
+    model = site.models / REPO / COMMIT
+    (model / "adapters").mkdir()
+    (model / "adapters" / "mine.safetensors").write_bytes(b"hours of work")
+    (model / "notes.txt").write_text("mine")
+    (model / "link.txt").symlink_to("notes.txt")
+    rot(model / BIG)
+    await site.verify(REPO)
+    assert (await site.fetch(REPO)).state == "done"
+    assert (model / "adapters" / "mine.safetensors").read_bytes() == b"hours of work"
+    assert ((model / "notes.txt").read_text(), os.readlink(model / "link.txt")) == ("mine", "notes.txt")
+    assert (model / BIG).read_bytes() == nano_files()[BIG]
+
+
+async def test_a_model_left_out_of_its_place_by_a_kill_is_put_back(site: Site, hub: Hub) -> None:
+    """At the start of the server, and by the next fetch."""
+    model = site.models / REPO / COMMIT
+    old = model.with_name(f".{COMMIT}.replaced")
+    model.rename(old)
+    assert put_all_back(iter([old])) == [model]
+    assert put_all_back(iter([old])) == []
+    model.rename(old)
+    before = asked(hub)
+    assert (await site.fetch(REPO)).state in ("done", "already_downloaded")
+    assert asked(hub) == before
+    assert sorted(path.name for path in model.parent.iterdir() if "lock" not in path.name) == [COMMIT]
+
+
+def test_one_in_its_place_and_one_in_use_are_left(tmp_path: Path) -> None:
+    for name in (".a.replaced", "a", ".b.replaced"):
+        (tmp_path / name).mkdir()
+    places = [tmp_path / ".a.replaced", tmp_path / ".b.replaced"]
+    with locked(tmp_path / "b"):
+        assert put_all_back(iter(places)) == []
+    assert put_all_back(iter(places)) == [tmp_path / "b"]
+    assert (tmp_path / ".a.replaced").is_dir()

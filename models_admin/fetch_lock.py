@@ -1,0 +1,20 @@
+"""One program at a time in the place of a model: what fetches it, deletes it, or puts it back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+
+@contextlib.contextmanager
+def locked(model: Path, patience_s: float = 0.0) -> Iterator[FileLock]:
+    """Hold the lock of the model in that directory. ``filelock.Timeout`` when another holds it for ``patience_s``."""
+    lock = FileLock(model.with_name(f".{model.name}.lock"))
+    lock.acquire(timeout=patience_s)
+    try:
+        yield lock
+    finally:
+        lock.release()
