@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -130,7 +131,7 @@ class DiskCatalog:
             if old.vanished_at is not None:
                 rows[path] = known  # what is there again the next scan finds
             elif found is None:
-                rows[path] = vanished(known, offline=not old.found.root.is_dir(), now=time.time())
+                rows[path] = vanished(known, offline=not os.path.isdir(old.found.root), now=time.time())
             else:
                 rows[path] = examine(found, known)
             self._save({path: old}, {path: rows[path]}, [])

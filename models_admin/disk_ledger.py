@@ -42,9 +42,9 @@ def look(own: Own, roots: Sequence[Path], models: Sequence[ModelRef], is_fetched
 
 
 def _root(root: Path, own: Own, models: Sequence[ModelRef]) -> RootUse:
-    here = [ref for ref in models if ref.path.is_relative_to(root) and ref.path.is_dir()]
+    here = [ref for ref in models if ref.path.is_relative_to(root) and os.path.isdir(ref.path)]
     listed = tuple(Use("model", str(ref.path), _with_links(ref.path), ref.id) for ref in here)
-    return RootUse(str(root), _owner(root, own, here), root.is_dir(), _bytes([root]), listed)
+    return RootUse(str(root), _owner(root, own, here), os.path.isdir(root), _bytes([root]), listed)
 
 
 def _owner(root: Path, own: Own, models: Sequence[ModelRef]) -> str:
@@ -113,7 +113,7 @@ def _prefix_caches(prefix: Path, models: Sequence[ModelRef]) -> Iterator[Use]:
 
 def _places(places: Mapping[str, Sequence[Path]]) -> Iterator[Use]:
     for kind, paths in places.items():
-        there = [path for path in paths if path.exists()]
+        there = [path for path in paths if os.path.exists(path)]
         if there:
             yield Use(kind, str(there[0]), _bytes(there))
 
@@ -122,7 +122,7 @@ def _volumes(paths: Iterable[Path]) -> Iterator[Volume]:
     """Each volume once, in the order of the places."""
     found = dict[Path, list[str]]()
     for path in paths:
-        if path.exists():
+        if os.path.exists(path):
             found.setdefault(_mount(path.resolve()), []).append(str(path))
     for mount, places in found.items():
         try:

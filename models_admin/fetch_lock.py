@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
 
+_LONGEST = 240
+"""Bytes of a name to which something can still be added."""
+
 
 @contextlib.contextmanager
 def locked(model: Path, patience_s: float = 0.0) -> Iterator[FileLock]:
     """Hold the lock of the model in that directory. ``filelock.Timeout`` when another holds it for ``patience_s``."""
-    lock = FileLock(model.with_name(f".{model.name}.lock"))
+    name = model.name if len(model.name.encode()) < _LONGEST else hashlib.sha256(model.name.encode()).hexdigest()
+    lock = FileLock(model.with_name(f".{name}.lock"))
     lock.acquire(timeout=patience_s)
     try:
         yield lock

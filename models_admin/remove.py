@@ -24,6 +24,7 @@ from models_admin.row import Row
 from models_admin.survey import Survey, links_into, same_files, same_place, survey
 
 DELETED = ".lmx-deleted"
+_KEPT_OF_NAME = 48
 """Ends the hidden name that a directory has while it is being deleted."""
 
 _OWNERS = {
@@ -146,7 +147,7 @@ def _look(path: Path, others: dict[str, Path]) -> tuple[Survey, list[str], list[
 def _places(path: Path) -> list[Path]:
     """The model's directory, and what an unfinished fetch of it has left; links are nobody's."""
     beside = [path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced")]
-    return [path, *(place for place in beside if place.is_dir() and not place.is_symlink())]
+    return [path, *(place for place in beside if os.path.isdir(place) and not os.path.islink(place))]
 
 
 @contextlib.contextmanager
@@ -166,10 +167,10 @@ def _alone(ref: ModelRef, root: Path) -> Iterator[None]:
 
 def _hide(place: Path) -> Path:
     """A name at which no scan looks: at once, so that a kill leaves no half of a model."""
-    name = place.name.lstrip(".")
+    name = place.name.lstrip(".")[:_KEPT_OF_NAME]
     hidden = place.with_name(f".{name}{DELETED}")
     number = 1
-    while hidden.exists() or hidden.is_symlink():
+    while os.path.lexists(hidden):
         number += 1
         hidden = place.with_name(f".{name}-{number}{DELETED}")
     place.rename(hidden)
@@ -179,7 +180,7 @@ def _hide(place: Path) -> Path:
 def _remove(path: Path, hidden: Sequence[Path]) -> None:
     for place in hidden:
         shutil.rmtree(place)
-    if path.parent.is_dir():
+    if os.path.isdir(path.parent):
         sync(path.parent)
 
 

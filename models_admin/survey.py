@@ -44,7 +44,7 @@ def survey(places: Iterable[Path]) -> Survey:
 def _statuses(places: Iterable[Path]) -> Iterator[os.stat_result]:
     """Of every file and link below, not of directories."""
     for place in places:
-        if place.is_dir() and not place.is_symlink():
+        if os.path.isdir(place) and not os.path.islink(place):
             for base, _, found in os.walk(place):
                 yield from (status for name in found if (status := _status(os.path.join(base, name))) is not None)
         elif (status := _status(place)) is not None:

@@ -98,6 +98,8 @@ class Verifier:
                 await self._run(run, began)
         except JobFailed as failure:
             run.failure = failure
+            if failure.code in ("unreadable", "file_changed"):  # it came to its end: the next run reads everything
+                await self._catalog.record(path, lambda row: replace(row, verify_began=None))
         except LmxError as error:
             run.failure = error
         except Exception:

@@ -56,6 +56,15 @@ async def test_a_model_is_deleted_with_all_that_is_its_own(site: Site) -> None:
         await site.keeper.delete("org/model")
 
 
+@pytest.mark.parametrize("length", [200, 243, 255])
+async def test_a_name_as_long_as_the_disk_allows(site: Site, length: int) -> None:
+    model = copy(site.models / ("n" * length))
+    await site.catalog.refresh()
+    assert (await site.keeper.delete("n" * length)).deleted
+    assert not model.exists()
+    assert [path.name for path in site.models.iterdir()] == ["org"]
+
+
 async def test_what_comes_back_is_there_again(site: Site) -> None:
     model = site.models / "org" / "model" / "r1"
     await site.keeper.delete("org/model")

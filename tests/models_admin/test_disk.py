@@ -53,6 +53,18 @@ def test_a_folder_of_lm_studio_may_have_any_name(tmp_path: Path) -> None:
     assert (root.owner, [use.name for use in root.models]) == ("lmstudio", ["org/model"])
 
 
+def test_a_directory_whose_name_no_disk_can_hold_hides_no_other(tmp_path: Path) -> None:
+    bad, model = Path("/" + "x" * 5000), copy(tmp_path / "models" / "mine")
+    listed = [ModelRef(id="mine", path=model), ModelRef(id="bad", path=bad / "org" / "model")]
+    found = look(
+        Own([tmp_path / "models"], bad, {"logs": [bad]}), [bad, tmp_path / "models"], listed, lambda repo: False
+    )
+    assert [(root.present, [use.name for use in root.models]) for root in found.roots] == [
+        (False, []),
+        (True, ["mine"]),
+    ]
+
+
 async def test_an_unfinished_download_is_reclaimable_once_nobody_goes_on(tmp_path: Path, hub: Hub) -> None:
     async with site_on(tmp_path / "models") as site:
         hub.hold(BIG, 2 * MIB)

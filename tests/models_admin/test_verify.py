@@ -248,6 +248,21 @@ def test_hostile_files(tmp_path: Path) -> None:
         verify_worker.read_bytes(model / "pipe.json", lambda count: None)
 
 
+async def test_after_a_run_that_could_not_judge_all_the_next_one_reads_all(tmp_path: Path) -> None:
+    model = copy(tmp_path / "m" / "mine")
+    (tmp_path / "secret").write_bytes(b"secret")
+    async with site_on(tmp_path / "m") as site:
+        (model / "link.json").symlink_to(tmp_path / "secret")
+        await site.catalog.refresh()
+        assert (await site.verify("mine")).code == "unreadable"
+        (model / "link.json").unlink()
+        await site.catalog.refresh()
+        row = site.catalog.row(model)
+        assert row is not None
+        assert row.verify_began is None
+        assert (await site.verify("mine")).result["bad"] == []
+
+
 async def test_files_of_a_folder_count_too(tmp_path: Path) -> None:
     model = copy(tmp_path / "m" / "mine")
     (model / "2_Dense").mkdir()
