@@ -86,6 +86,26 @@ async def test_another_origin_may_not_post(client: AsyncClient, headers: dict[st
     assert response.status_code == (403 if refused else 404)
 
 
+@pytest.mark.parametrize("path", ["/admin/nope", "/v1/nope"])
+async def test_another_origins_page_causes_no_reading_of_the_owners(client: AsyncClient, path: str) -> None:
+    """It could not see the answer, but a picture's address is enough to have the disks walked over."""
+    policy.set_policy(policy.Policy(frozenset({"testserver"}), frozenset({"http://friend.example"})))
+    owners = path.startswith("/admin")
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "http://evil.example"},
+    ):
+        assert (await client.get(path, headers=headers)).status_code == (403 if owners else 404)
+        assert (await client.head(path, headers=headers)).status_code == (403 if owners else 404)
+    for headers in (
+        {},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://friend.example", "Sec-Fetch-Site": "cross-site"},
+    ):
+        assert (await client.get(path, headers=headers)).status_code == 404
+
+
 async def test_a_key_does_not_help_another_origin(client: AsyncClient) -> None:
     access.set_keys(Keys.of("api", None, trust_lan=False))
     response = await post(client, "/v1/nope", Origin="http://evil.example", Authorization="Bearer api")
