@@ -140,14 +140,21 @@ class Names:
             details={"nearest": [meant] if meant else []},
         )
 
-    def _named_so(self, name: str) -> ModelRef | None:
+    def _by_alias(self, name: str) -> tuple[ModelRef | None, str]:
+        """The model of that id or alias; None with the name that the aliases end in."""
         for _ in range(_MAX_ALIAS_HOPS):
             if (ref := self._by_id.get(name)) is not None:
-                return ref
+                return ref, name
             target = self._aliases.get(name.lower())
             if target is None:
                 break
             name = target
+        return None, name
+
+    def _named_so(self, name: str) -> ModelRef | None:
+        ref, name = self._by_alias(name)
+        if ref is not None:
+            return ref
         same = self._by_lower.get(name.lower(), [])
         told = self._studio.told.get(name.lower())
         if not same and told is not None:
@@ -162,13 +169,9 @@ class Names:
 
         Raises when several models fit.
         """
-        for _ in range(_MAX_ALIAS_HOPS):
-            if (ref := self._by_id.get(name)) is not None:
-                return ref
-            target = self._aliases.get(name.lower())
-            if target is None:
-                break
-            name = target
+        ref, name = self._by_alias(name)
+        if ref is not None:
+            return ref
         same = self._by_lower.get(name.lower(), [])
         if len(same) == 1:
             return same[0]

@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from inference import ipc
 from inference.errors import ContextLengthExceeded, InvalidRequest
@@ -110,7 +112,7 @@ class TextModel:
             prompt_logprobs=body.prompt_logprobs,
             constraints=[held.make() for _ in range(body.n)] if held.make is not None else [],
         )
-        _check_core(core, self.vocabulary)
+        core.prompt = _checked_prompt(core, self.vocabulary)
         return Ready(prompt, core, plan, prompt.text if body.echo else "")
 
     def _habits(self, prompt: Prompt, *, budget: bool) -> Habits:
@@ -232,13 +234,14 @@ def _check(body: ipc.GenerateRequest) -> None:
         raise InvalidRequest("tool_choice needs tools", param="tool_choice")
 
 
-def _check_core(request: CoreRequest, vocabulary: int) -> None:
+def _checked_prompt(request: CoreRequest, vocabulary: int) -> NDArray[np.int32]:
     """What the core would refuse at the start is refused now, while there is still a status code to say it with."""
     try:
-        validate.checked_prompt(request, vocabulary)
+        prompt = validate.checked_prompt(request, vocabulary)
         validate.check(request, vocabulary)
     except validate.Refusal as refusal:
         raise InvalidRequest(str(refusal), param=refusal.param) from refusal
+    return prompt
 
 
 def _check_context(prompt: Prompt, context: int) -> None:
