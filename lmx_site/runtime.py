@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from inference.engine.engine import WorkerEngine
     from inference.protocols.responses.background import Responses
     from models_admin.catalog import DiskCatalog
+    from models_admin.disk_keeper import DiskKeeper
     from models_admin.fetch import HubFetcher
     from models_admin.jobs import Jobs
-    from models_admin.keep import DiskKeeper
     from monitoring.telemetry import TelemetryWriter
 
 logger = logging.getLogger(__name__)
@@ -54,11 +54,11 @@ class Runtime:
         from inference.api import deps
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
-        from lmx_site.own import own_places
+        from lmx_site.own_places import own_places
         from models_admin.busy import Busy
+        from models_admin.disk_keeper import DiskKeeper
         from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
-        from models_admin.keep import DiskKeeper
         from monitoring.hub import Hub, set_hub
         from monitoring.readings import open_reader
         from monitoring.sampler import Sampler

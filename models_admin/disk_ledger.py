@@ -13,9 +13,9 @@ from pathlib import Path
 
 from inference.catalog import ModelRef
 from inference.engine.prefix_disk import PrefixDisk
-from inference.keeping import DiskUse, RootUse, Use, Volume
+from inference.models_on_disk import DiskUse, RootUse, Use, Volume
+from models_admin.delete import DELETED, hidden_places
 from models_admin.fetch_place import REPLACED
-from models_admin.remove import DELETED, hidden_places
 from models_admin.survey import survey
 
 _PARTIAL = ".partial"

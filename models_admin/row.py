@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from inference.catalog import DiskState, ModelRef
 from models_admin.architectures import supported_architectures
-from models_admin.checked import Checks, all_published, complaints, still_true, worded
 from models_admin.facts import Facts, read_facts
+from models_admin.file_checks import Checks, all_published, complaints, still_true, worded
 from models_admin.manifest import NAME, Manifest, read_manifest
 from models_admin.scan import Found
 

@@ -15,8 +15,8 @@ from typing import cast
 from django.db import transaction
 
 from inference.catalog import DiskState, ModelKind
-from models_admin.checked import Basis, Checked, Checks
 from models_admin.facts import Facts
+from models_admin.file_checks import Basis, Checked, Checks
 from models_admin.models import ModelFile, ModelRecord
 from models_admin.row import Row
 from models_admin.scan import Found

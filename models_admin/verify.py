@@ -15,7 +15,7 @@ from inference.errors import Conflict, InternalError, LmxError, ModelUnavailable
 from inference.fetching import JobStatus
 from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
-from models_admin.checked import Checked
+from models_admin.file_checks import Checked
 from models_admin.job_runner import JobFailed
 from models_admin.jobs import Jobs
 from models_admin.row import Row
@@ -59,7 +59,7 @@ class Verifier:
         self._running: dict[Path, _Run] = {}
 
     async def verify(self, model_id: str) -> JobStatus:
-        """See ``inference.keeping.Keeper``."""
+        """See ``inference.models_on_disk.Keeper``."""
         ref = self._catalog.resolve(model_id)
         run = self._running.get(ref.path)
         if run is None:
@@ -77,7 +77,7 @@ class Verifier:
         return await self._status(run.job)
 
     async def wait(self, job: int) -> JobStatus:
-        """See ``inference.keeping.Keeper``."""
+        """See ``inference.models_on_disk.Keeper``."""
         for run in list(self._running.values()):
             if run.job == job and run.task is not None:
                 await asyncio.wait({run.task})

@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from inference.catalog import Catalog
 from inference.errors import Forbidden, ModelUnavailable, Unauthorized
 from inference.fetching import Fetcher
-from inference.keeping import Keeper
+from inference.models_on_disk import Keeper
 from inference.principal import Principal, Scope
 from inference.protocols.responses.background import Responses
 

@@ -26,7 +26,7 @@ from tests.engine.conftest import World, until
 from tests.isolation import seen as sights
 from tests.isolation.model import MUSE, muse_model
 from tests.isolation.plans import Ask, examples, mixes
-from tests.isolation.running import PATIENCE_S, Board, run
+from tests.isolation.running import PATIENCE_S, Board, patient_loop, run
 from tests.isolation.seen import Seen
 
 pytestmark = pytest.mark.slow
@@ -211,8 +211,7 @@ def _add(seen: Seen, event: ipc.RequestEvent) -> None:
 
 @pytest.fixture(scope="module")
 def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        runner.get_loop().slow_callback_duration = PATIENCE_S  # what else runs on this machine is no concern here
+    with patient_loop() as runner:
         yield runner
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from tests.isolation.plans import Ask, Moment
@@ -97,3 +98,11 @@ async def _end(at: int, ask: Ask, board: Board, layer: Layer, asking: asyncio.Ta
         asking.cancel()
     else:
         await layer.cancel(at)
+
+
+@contextmanager
+def patient_loop() -> Iterator[asyncio.Runner]:
+    """What else runs on this machine is no concern of its."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().slow_callback_duration = PATIENCE_S
+        yield runner

@@ -23,7 +23,7 @@ from tests.isolation import seen as sights
 from tests.isolation.asked import PATHS, body, is_fixed
 from tests.isolation.model import MUSE, muse_model
 from tests.isolation.plans import Ask, examples, mixes
-from tests.isolation.running import PATIENCE_S, Board, run
+from tests.isolation.running import PATIENCE_S, Board, patient_loop, run
 from tests.isolation.seen import Seen
 from tests.isolation.told import Stream, refusal, stored, whole
 from tests.live.process import LiveServer, until
@@ -126,8 +126,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="module")
 def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        runner.get_loop().slow_callback_duration = PATIENCE_S  # what else runs on this machine is no concern here
+    with patient_loop() as runner:
         yield runner
 
 

@@ -16,17 +16,13 @@ from lmx_site.config import load_config
 from lmx_site.config_edit import EditError, edited
 from tests.live.process import LiveServer
 from tests.material import nano_model, place
-from tests.material.studio import Studio
+from tests.material.studio import Studio, new_home
 
 
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's home: not the real one, without a Hugging Face cache."""
-    monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "user").mkdir()
-    return tmp_path / "user"
+    return new_home(tmp_path / "user", monkeypatch)
 
 
 @pytest.fixture

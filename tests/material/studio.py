@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.material import nano_model, place
 
 SETTINGS: dict[str, Any] = {
@@ -80,3 +82,12 @@ class Studio:
             "load": {"fields": []},
         }
         self.write(f"config-presets/{name}.preset.json", content)
+
+
+def new_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make ``home`` the user's, empty and without a Hugging Face cache elsewhere."""
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    home.mkdir()
+    return home

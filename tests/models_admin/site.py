@@ -16,10 +16,10 @@ from inference.fetching import JobStatus
 from lmx_site.cli import main
 from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
+from models_admin.disk_keeper import DiskKeeper
 from models_admin.disk_ledger import Own
 from models_admin.fetch import HubFetcher
 from models_admin.jobs import Jobs
-from models_admin.keep import DiskKeeper
 from models_admin.manifest import FileEntry, Manifest, sha256_file, write_manifest
 from tests.live.process import LiveServer
 from tests.material import nano_model

@@ -22,9 +22,9 @@ from models_admin import row as row_module
 from models_admin import scan as scan_module
 from models_admin import store, verify_worker
 from models_admin.catalog import DiskCatalog
-from models_admin.checked import Checked, still_true
 from models_admin.facts import read_facts
 from models_admin.fetch_repair import Known
+from models_admin.file_checks import Checked, still_true
 from models_admin.manifest import NAME, FileEntry, Manifest, sha256_file, write_manifest
 from models_admin.models import ModelFile, ModelRecord
 from models_admin.row import Row

@@ -13,9 +13,9 @@ import pytest
 from filelock import FileLock
 
 from inference.errors import Conflict, ModelNotFound
-from models_admin import remove
+from models_admin import delete
+from models_admin.delete import DeleteIncomplete
 from models_admin.models import ModelRecord
-from models_admin.remove import DeleteIncomplete
 from tests.live.process import LiveServer
 from tests.material.hub import BIG, COMMIT, MIB, REPO, Hub
 from tests.models_admin.site import WEIGHTS, Site, ask, copy, lmx, site_on
@@ -92,26 +92,26 @@ async def test_what_is_used_is_not_deleted(site: Site) -> None:
 
 async def test_a_load_that_begins_meanwhile_wins(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between what is asked first and the new name there is time; the last look is without any."""
-    look = remove._look
+    look = delete._look
 
     def slow(path: Path, others: dict[str, Path]) -> Any:
         site.run_states[site.models / "org" / "model" / "r1"] = "loading"
         return look(path, others)
 
-    monkeypatch.setattr(remove, "_look", slow)
+    monkeypatch.setattr(delete, "_look", slow)
     with pytest.raises(Conflict, match="is loading"):
         await site.keeper.delete("org/model")
     assert (site.models / "org" / "model" / "r1" / WEIGHTS).is_file()
 
 
 async def test_a_scan_meanwhile_does_not_list_it_as_gone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop, rest = asyncio.get_running_loop(), remove._remove
+    loop, rest = asyncio.get_running_loop(), delete._remove
 
     def scanned(path: Path, hidden: list[Path]) -> None:
         asyncio.run_coroutine_threadsafe(site.catalog.refresh(), loop).result(30)
         rest(path, hidden)
 
-    monkeypatch.setattr(remove, "_remove", scanned)
+    monkeypatch.setattr(delete, "_remove", scanned)
     await site.keeper.delete("org/model")
     assert site.catalog.all() == []
 

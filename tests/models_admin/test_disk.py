@@ -12,8 +12,8 @@ import pytest
 
 from inference.catalog import ModelRef
 from inference.engine.prefix_disk import PrefixDisk
-from inference.keeping import DiskUse, Use
-from models_admin import disk_ledger, keep
+from inference.models_on_disk import DiskUse, Use
+from models_admin import disk_keeper, disk_ledger
 from models_admin.disk_ledger import Own, look
 from tests.live.process import LiveServer
 from tests.material.hub import BIG, COMMIT, MIB, REPO, Hub
@@ -128,7 +128,7 @@ async def test_callers_share_one_look(tmp_path: Path, monkeypatch: pytest.Monkey
         looks.append(1)
         return disk_ledger.look(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(keep, "look", counted)
+    monkeypatch.setattr(disk_keeper, "look", counted)
     async with site_on(tmp_path / "models") as site:
         one, two = await asyncio.gather(site.keeper.disk(), site.keeper.disk())
         assert one is two

@@ -18,7 +18,7 @@ from lmx_site.home import places
 from models_admin import lmstudio, scan
 from models_admin.catalog import DiskCatalog
 from tests.material import nano_model, place
-from tests.material.studio import Studio
+from tests.material.studio import Studio, new_home
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -26,11 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's home: not the real one, without a Hugging Face cache."""
-    monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "user").mkdir()
-    return tmp_path / "user"
+    return new_home(tmp_path / "user", monkeypatch)
 
 
 @pytest.fixture

@@ -44,6 +44,13 @@ def served(directory: Path | None = None, backend: VllmMlxBackend | None = None,
     )
 
 
+def left_on_disk(directory: Path) -> None:
+    """A server before this one was asked ``prompt(300)`` and saved it."""
+    with served(directory) as model:
+        model.run(body(prompt(300)))
+        model.backend.save_cache("", None)
+
+
 def cached(result: Result) -> int:
     usage = result.choices[0].usage
     assert usage is not None
@@ -188,9 +195,7 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> type[SlowDisk]:
 def test_while_the_disk_reads_others_are_served_and_the_request_can_be_cancelled(
     tmp_path: Path, slow_disk: type[SlowDisk]
 ) -> None:
-    with served(tmp_path) as model:
-        model.run(body(prompt(300)))
-        model.backend.save_cache("", None)
+    left_on_disk(tmp_path)
     with served(tmp_path) as model:
         waiting, other = model.start(body(prompt(300))), model.start(body(prompt(300)))
         assert slow_disk.asked.wait(60)
@@ -206,9 +211,7 @@ def test_while_the_disk_reads_others_are_served_and_the_request_can_be_cancelled
 def test_a_model_that_is_stopped_while_the_disk_reads_ends_its_requests(
     tmp_path: Path, slow_disk: type[SlowDisk]
 ) -> None:
-    with served(tmp_path) as model:
-        model.run(body(prompt(300)))
-        model.backend.save_cache("", None)
+    left_on_disk(tmp_path)
     with served(tmp_path) as model:
         waiting = model.start(body(prompt(300)))
         assert slow_disk.asked.wait(60)
@@ -281,9 +284,7 @@ def test_a_save_does_not_wait_for_the_saver_longer_than_it_may(tmp_path: Path) -
 
 
 def test_a_request_that_is_just_being_handed_over_is_cancelled(tmp_path: Path) -> None:
-    with served(tmp_path) as model:
-        model.run(body(prompt(300)))
-        model.backend.save_cache("", None)
+    left_on_disk(tmp_path)
     backend = VllmMlxBackend()
     with served(tmp_path, backend) as model:
         submit, inside, go_on = backend._core.submit, threading.Event(), threading.Event()
@@ -342,9 +343,7 @@ def test_what_the_disk_lost_is_written_again(tmp_path: Path) -> None:
 
 
 def test_a_file_after_which_something_was_wrong_is_not_read_again(tmp_path: Path) -> None:
-    with served(tmp_path) as model:
-        model.run(body(prompt(300)))
-        model.backend.save_cache("", None)
+    left_on_disk(tmp_path)
     backend = VllmMlxBackend()
     with served(tmp_path, backend) as model:
         assert cached(model.run(body(prompt(300)))) == 299
@@ -357,10 +356,8 @@ def test_a_file_after_which_something_was_wrong_is_not_read_again(tmp_path: Path
 
 
 def test_what_is_read_has_its_room_before_it_comes(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
-    with served(tmp_path) as model:
-        model.run(body(prompt(300)))
-        model.backend.save_cache("", None)
-        size = model.backend.stats().prefix_disk_bytes
+    left_on_disk(tmp_path)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
     with served(tmp_path) as model:
         model.backend.set_limits(ipc.SetLimits(prefix_cache_bytes=2 * size))
         for seed in range(1, 4):

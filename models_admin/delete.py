@@ -14,7 +14,7 @@ from filelock import Timeout
 
 from inference.catalog import ModelRef
 from inference.errors import Conflict, LmxError
-from inference.keeping import Removal
+from inference.models_on_disk import Removal
 from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
 from models_admin.fetch_lock import locked
@@ -51,7 +51,7 @@ class Remover:
     async def delete(
         self, model_id: str, *, dry_run: bool = False, forget: bool = False, path: str | None = None
     ) -> Removal:
-        """See ``inference.keeping.Keeper``."""
+        """See ``inference.models_on_disk.Keeper``."""
         ref = self._catalog.resolve_exactly(model_id)
         if path is not None and path != str(ref.path):
             raise Conflict(

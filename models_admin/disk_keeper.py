@@ -1,4 +1,4 @@
-"""``DiskKeeper``: verifies, deletes, and says what takes space. Implements ``inference.keeping.Keeper``."""
+"""``DiskKeeper``: verifies, deletes, and says what takes space. Implements ``inference.models_on_disk.Keeper``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from inference.fetching import JobStatus
-from inference.keeping import DiskUse, Removal
+from inference.models_on_disk import DiskUse, Removal
 from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
+from models_admin.delete import Remover
 from models_admin.disk_ledger import Own, look
 from models_admin.jobs import Jobs
-from models_admin.remove import Remover
 from models_admin.verify import Verifier
 
 
@@ -35,21 +35,21 @@ class DiskKeeper:
         self._looking: asyncio.Task[DiskUse] | None = None
 
     async def verify(self, model_id: str) -> JobStatus:
-        """See ``inference.keeping.Keeper``."""
+        """See ``inference.models_on_disk.Keeper``."""
         return await self._verifier.verify(model_id)
 
     async def wait(self, job: int) -> JobStatus:
-        """See ``inference.keeping.Keeper``."""
+        """See ``inference.models_on_disk.Keeper``."""
         return await self._verifier.wait(job)
 
     async def delete(
         self, model_id: str, *, dry_run: bool = False, forget: bool = False, path: str | None = None
     ) -> Removal:
-        """See ``inference.keeping.Keeper``."""
+        """See ``inference.models_on_disk.Keeper``."""
         return await self._remover.delete(model_id, dry_run=dry_run, forget=forget, path=path)
 
     async def disk(self) -> DiskUse:
-        """See ``inference.keeping.Keeper``."""
+        """See ``inference.models_on_disk.Keeper``."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look(), name="disk ledger")
         return await asyncio.shield(self._looking)
