@@ -340,7 +340,7 @@ class Core:
             for at in drawn.unsound():
                 if drawn.rows[at].alive:
                     self._life.fail(drawn.rows[at].owner, "internal_error", _NOT_NUMBERS)
-        if self.prefixes is not None:
+        if self.prefixes is not None and self.prefixes.enabled:
             drawn.remember(tokens)
         event = drawn.event(tokens, logprobs, self._life.generation)
         if event.rows:

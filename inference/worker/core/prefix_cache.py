@@ -173,13 +173,12 @@ def _agrees(model: Any, layout: Layout) -> int:
     tree = PrefixTree(layout.cuttable, token_bytes)
     mx.eval(tree.insert(prompt, Live(layout, caches, prompt.size), 1 << 62))
     wanted = model(mx.array(following), cache=caches)[0, -1]
-    for length in (7, 4) if layout.cuttable else (7,):
-        found = tree.find(prompt[:length])
-        if found is None or found.length != length:
-            return 0
-        restored = layout.restored(found.pieces, found.whole, length, 7 - length + 1)
-        if length < prompt.size:
-            model(mx.array(prompt[length:])[None], cache=restored)
-        if not kv.near(model(mx.array(following), cache=restored)[0, -1], wanted, caches):
-            return 0
-    return max(token_bytes, 1)
+    length = 4 if layout.cuttable else int(prompt.size)
+    found = tree.find(prompt[:length])
+    if found is None or found.length != length:
+        return 0
+    restored = layout.restored(found.pieces, found.whole, length, int(prompt.size) - length + 1)
+    if length < prompt.size:
+        model(mx.array(prompt[length:])[None], cache=restored)
+    same = kv.near(model(mx.array(following), cache=restored)[0, -1], wanted, caches)
+    return max(token_bytes, 1) if same else 0
