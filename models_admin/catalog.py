@@ -59,7 +59,8 @@ class DiskCatalog:
         self._rows: dict[Path, Row] | None = None
         self._names = self._named([])
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
-        self._refreshing: asyncio.Task[None] | None = None
+        self._scanning: asyncio.Task[None] | None = None
+        self._next_scan: asyncio.Task[None] | None = None
 
     def all(self) -> list[ModelRef]:
         """Every known model, sorted by id, broken ones too (``problem`` says why)."""
@@ -78,13 +79,14 @@ class DiskCatalog:
         return [ref for ref in self._names.all if ref.problem is None]
 
     async def refresh(self) -> None:
-        """Scan the roots and update records and snapshot. Callers at the same time share one scan.
+        """Scan the roots and update records and snapshot: what is on the disk at the call is listed on return.
 
-        A caller that is cancelled leaves the scan running for the others.
+        Callers share scans: those that come during one wait together for the next, as it may have passed by what they
+        ask for. A caller that is cancelled leaves the scan running for the others.
         """
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self._refresh(), name="catalog refresh")
-        await asyncio.shield(self._refreshing)
+        if self._next_scan is None or self._next_scan.done():
+            self._next_scan = asyncio.create_task(self._refresh(self._scanning), name="catalog refresh")
+        await asyncio.shield(self._next_scan)
 
     async def recheck(self, ref: ModelRef) -> ModelRef:
         """See ``inference.catalog.Catalog``."""
@@ -144,7 +146,10 @@ class DiskCatalog:
         """Give back the thread; waits for a scan under way."""
         self._executor.shutdown(wait=True)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait({before})
+        self._scanning, self._next_scan = self._next_scan, None
         loop = asyncio.get_running_loop()
         self._names = await loop.run_in_executor(self._executor, self._scan)
 

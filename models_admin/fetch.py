@@ -189,8 +189,8 @@ class HubFetcher:
                     on_progress=fetch.on_progress,
                     on_start=fetch.on_start,
                     resumes=None if row is None else row.pk,
+                    settle=self._list_it,
                 )
-                await self._catalog.refresh()
         except JobFailed as failure:
             fetch.failure = _refusal(failure)
         except LmxError as error:
@@ -203,6 +203,11 @@ class HubFetcher:
         finally:
             del self._running[wanted.key]
             fetch.known.set()
+
+    async def _list_it(self, result: dict[str, Any] | None) -> None:
+        """Whoever hears that a fetch is done finds its model in the catalog."""
+        if result is not None:
+            await self._catalog.refresh()
 
     def _checked(self, repo: str) -> dict[str, dict[str, dict[str, Any]]]:
         """What reading the files of a model has shown: a fetch repairs what is bad, and need not read what is good."""

@@ -218,6 +218,32 @@ async def test_callers_share_one_scan_and_a_cancelled_one_harms_nobody(
     catalog.close()
 
 
+async def test_who_comes_during_a_scan_gets_what_it_may_have_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, gate, scans = asyncio.Event(), threading.Event(), []
+    scan, loop = scan_module.scan, asyncio.get_running_loop()
+
+    def gated(roots: list[Path], studio: frozenset[Path]) -> object:
+        seen = scan(roots, studio)
+        scans.append(1)
+        loop.call_soon_threadsafe(looked.set)
+        assert gate.wait(30)
+        return seen
+
+    monkeypatch.setattr(catalog_module, "scan", gated)
+    catalog = DiskCatalog([tmp_path])
+    early = asyncio.create_task(catalog.refresh())
+    await looked.wait()
+    place(nano_model(), tmp_path / "m")
+    late = [asyncio.create_task(catalog.refresh()) for _ in range(3)]
+    gate.set()
+    await early
+    await asyncio.gather(*late)
+    assert (len(scans), [ref.id for ref in catalog.all()]) == (2, ["m"])
+    catalog.close()
+
+
 async def test_hostile_places(tmp_path: Path) -> None:
     root = tmp_path / "root"
     outside = copy(tmp_path / "outside")

@@ -111,6 +111,25 @@ async def test_a_model_is_fetched_verified_and_found(site: Site, hub: Hub) -> No
     assert done == sorted(done), "progress never goes back"
 
 
+async def test_a_fetch_is_not_done_before_its_model_is_listed(
+    site: Site, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, gate, refresh = asyncio.Event(), asyncio.Event(), site.catalog.refresh
+
+    async def gated() -> None:
+        asked.set()
+        await gate.wait()
+        await refresh()
+
+    monkeypatch.setattr(site.catalog, "refresh", gated)
+    job = (await site.fetcher.start(REPO)).job
+    await asked.wait()
+    assert (await site.fetcher.status(job)).state == "running"
+    gate.set()
+    assert (await site.fetcher.wait(job)).state == "done"
+    assert site.catalog.resolve(REPO).path == site.final
+
+
 async def test_what_is_there_is_not_fetched_again(site: Site, hub: Hub) -> None:
     assert (await site.fetch()).state == "done"
     before = len(hub.ranges(BIG))
