@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,3 +27,7 @@ class Principal:
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes
+
+
+acting: ContextVar[Principal | None] = ContextVar("acting", default=None)
+"""On whose behalf something is done; None for what the server does by itself. What a request starts inherits it."""

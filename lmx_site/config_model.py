@@ -171,6 +171,7 @@ class LoggingSection(Section):
     file: Directory | None = None
     access: bool = True
     history_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    audit_days: Annotated[int, Field(ge=30, le=36500)] = 3650
 
 
 class SecuritySection(Section):

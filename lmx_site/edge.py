@@ -29,6 +29,7 @@ from inference.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
+from inference.principal import acting
 from inference.protocols.errors import error_response, spoken_path
 from lmx_site import access
 from lmx_site.policy import MAX_BODY_BYTES, Policy, get_policy
@@ -75,6 +76,7 @@ class EdgeMiddleware:
         check_request(request, policy)
         principal = access.authorize(request)
         request.principal = principal  # type: ignore[attr-defined]
+        acting.set(principal)
         scope = getattr(request, "scope", None)
         if scope is not None:
             scope["lmx.principal"] = principal

@@ -54,11 +54,13 @@ class Runtime:
         from inference.api import deps
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
+        from lmx_site.audit import set_audit
         from lmx_site.own_places import own_places
         from models_admin.busy import Busy
         from models_admin.disk_keeper import DiskKeeper
         from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
+        from monitoring.audit import AuditLog
         from monitoring.hub import Hub, set_hub
         from monitoring.readings import open_reader
         from monitoring.sampler import Sampler
@@ -68,7 +70,9 @@ class Runtime:
         hub = Hub()
         hub.tap(log_event)
         set_hub(hub)
-        telemetry = self._telemetry = TelemetryWriter(hub, history_days=self.config.logging.history_days)
+        kept = self.config.logging
+        telemetry = self._telemetry = TelemetryWriter(hub, history_days=kept.history_days, audit_days=kept.audit_days)
+        set_audit(telemetry.audit)
         await telemetry.start()
         self.jobs = Jobs(hub)
         await self.jobs.start()
@@ -95,6 +99,7 @@ class Runtime:
             responses=self._responses,
             fetcher=self._fetcher,
             keeper=self._keeper,
+            audit=AuditLog(),
         )
         await self._fetcher.resume()
         sampler = Sampler(hub, self.engine)
@@ -143,6 +148,7 @@ class Runtime:
         """End what is left, after ``drain``. Flushes the telemetry. Safe after a failed start."""
         from inference.api import deps
         from inference.engine import set_engine
+        from lmx_site.audit import set_audit
         from monitoring.hub import set_hub
 
         tasks = self.tasks()
@@ -156,6 +162,7 @@ class Runtime:
             await self._responses.store.stop()
         if self._telemetry is not None:
             await self._telemetry.stop()
+        set_audit(None)
         set_hub(None)
         if self.catalog is not None:
             await asyncio.to_thread(self.catalog.close)

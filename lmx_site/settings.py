@@ -36,6 +36,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "lmx_site.edge.EdgeMiddleware",
+    "lmx_site.audit.AuditMiddleware",
     "lmx_site.middleware.Sessions",
     "lmx_site.middleware.Csrf",
     "lmx_site.middleware.OwnerUser",

@@ -77,3 +77,33 @@ class MemorySample(models.Model):
 
     def __str__(self) -> str:
         return f"{self.at}: {self.used}"
+
+
+class AuditRow(models.Model):
+    """Who loaded, deleted or changed what, when and from where: ``monitoring.audit.Entry``. Rows are only added.
+
+    The database itself refuses to change one (a trigger); they go when they are older than ``logging.audit_days``.
+    """
+
+    at = models.FloatField()
+    who = models.CharField(max_length=200)
+    who_kind = models.CharField(max_length=16)
+    address = models.CharField(max_length=64, default="")
+    via = models.CharField(max_length=16)
+    action = models.CharField(max_length=64)
+    subject = models.CharField(max_length=512, default="")
+    outcome = models.CharField(max_length=16)
+    status = models.PositiveSmallIntegerField(null=True)
+    reason = models.CharField(max_length=300, default="")
+    request_id = models.CharField(max_length=64, default="")
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["at"], name="audit_at"),
+            models.Index(fields=["action", "id"], name="audit_action"),
+            models.Index(fields=["who", "id"], name="audit_who"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.who} {self.action} {self.subject}"

@@ -21,6 +21,7 @@ from django.db import DatabaseError, connections
 from django.db.models import F
 
 from inference.records import RequestRecord
+from monitoring import audit
 from monitoring.hub import EVENTS, Hub
 from monitoring.models import EventRow, MemorySample, RequestRow
 from monitoring.payloads import LATENCY, MEMORY, Latency, Memory
@@ -40,7 +41,7 @@ HOUR, DAY = 3600, 86_400
 class TelemetryWriter:
     """A ``RecordSink``; also takes the hub's events and memory samples. ``dropped`` counts what could not be kept.
 
-    ``history_days`` is how long anything is kept.
+    ``history_days`` is how long anything is kept but the audit log, which stays for ``audit_days``.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class TelemetryWriter:
         hub: Hub,
         *,
         history_days: int = HISTORY_DAYS,
+        audit_days: int = audit.KEEP_DAYS,
         queue_limit: int = QUEUE_LIMIT,
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._hub = hub
-        self._history_days = history_days
+        self._history_days, self._audit_days = history_days, audit_days
+        self._audit = audit.AuditQueue()
         self._queue: deque[Any] = deque()
         self._limit = queue_limit
         self._interval = interval_s
@@ -74,7 +77,15 @@ class TelemetryWriter:
         else:
             self.dropped += 1
 
+    def audit(self, entry: audit.Entry) -> Future[None]:
+        """Take an entry of the audit log and write it at once; the future is done when it is on the disk."""
+        written = self._audit.add(entry)
+        self._wake.set()
+        return written
+
     def _tapped(self, topic: str, payload: Any) -> None:
+        if topic == EVENTS and (entry := audit.heard(payload)) is not None:
+            self.audit(entry)
         if topic in (EVENTS, MEMORY):
             if len(self._queue) < self._limit:
                 self._queue.append((topic, payload))
@@ -121,11 +132,13 @@ class TelemetryWriter:
                 self._turn()
             self._turn()
         finally:
+            self._audit.give_up()
             connections[DATABASE].close()
 
     def _turn(self) -> None:
         items = self._drain()
         try:
+            self._audit.write()
             self._write(items)
             self._thin()
         except Exception:
@@ -179,6 +192,7 @@ class TelemetryWriter:
         self._thinned_at = time.monotonic()
         try:
             thin(int(time.time()), self._history_days)
+            audit.thin(time.time(), self._audit_days)
         except (DatabaseError, OSError) as error:
             self._lose(0, error)
 

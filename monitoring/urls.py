@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from django.urls import path
 
-from monitoring import views
+from monitoring import audit_page, views
 
 app_name = "monitoring"
 
 urlpatterns = [
     path("", views.now, name="now"),
     path("connect", views.connect, name="connect"),
+    path("audit", audit_page.audit, name="audit"),
+    path("audit/export", audit_page.audit_file, name="audit_file"),
     path("now/models", views.models, name="models"),
     path("now/memory", views.memory, name="memory"),
     path("now/load", views.load, name="load"),

@@ -37,6 +37,8 @@ CONTENT_SECURITY_POLICY = (
 SPANS = {300: 300, 3600: 720}
 EVENTS_SHOWN = 200
 LONGEST_NAME = 512
+NOT_YET = {"used": None, "total": None, "limit": None}
+"""What the status strip shows before the first reading."""
 
 View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponseBase]]
 
@@ -181,7 +183,7 @@ def _changed(request: HttpRequest) -> HttpResponseBase:
 
 def frame_context(active: str) -> dict[str, Any]:
     """What the frame around every page shows before the socket is open."""
-    return {"active": active, "status": latest(STATUS, None), "system": system_name()}
+    return {"active": active, "status": latest(STATUS, NOT_YET), "system": system_name()}
 
 
 def models_context() -> dict[str, Any]:

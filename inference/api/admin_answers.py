@@ -11,6 +11,8 @@ from inference.fetching import JobWord
 
 Health = Literal["healthy", "degraded", "error"]
 Priority = Literal["low", "normal", "high"]
+AuditVia = Literal["api", "page", "inventory", "request", "server"]
+AuditOutcome = Literal["done", "refused", "failed", "left"]
 
 
 class LoadAnswer(BaseModel):
@@ -237,3 +239,28 @@ class DiskAnswer(BaseModel):
     bytes: dict[str, Count]
     reclaimable: list[SpaceUse]
     reclaimable_bytes: Count
+
+
+class AuditEntry(BaseModel):
+    """``at`` in epoch seconds; ``status`` of the answer; ``reason``: the refusal's code, or why the server did it."""
+
+    id: Count
+    at: Amount
+    who: str
+    who_kind: str
+    address: str
+    via: AuditVia
+    action: str
+    subject: str
+    outcome: AuditOutcome
+    status: Count | None
+    reason: str
+    request_id: str
+    detail: dict[str, Any]
+
+
+class AuditList(BaseModel):
+    """``next`` is the ``before`` of the entries after these, null when there are none."""
+
+    entries: list[AuditEntry]
+    next: Count | None

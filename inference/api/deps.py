@@ -51,6 +51,19 @@ class EventSource(Protocol):
     def subscribe(self, topics: Iterable[str], since: int | None = None) -> EventSubscription: ...
 
 
+class AuditSource(Protocol):
+    """The audit log. ``wanted`` has any of ``who``, ``action``, ``model``, ``outcome``, ``via``, ``since``, ``until``
+    (epoch seconds) and ``before`` (an entry's ``id``)."""
+
+    async def entries(self, limit: int, **wanted: Any) -> list[dict[str, Any]]:
+        """At most ``limit`` entries, the newest first."""
+        ...
+
+    def pages(self, **wanted: Any) -> AsyncIterator[list[dict[str, Any]]]:
+        """All entries, the newest first, in parts."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """``strict`` refuses unknown parameters; ``since`` is the wall-clock time of the start."""
@@ -63,6 +76,7 @@ class Services:
     responses: Responses = field(default_factory=Responses)
     fetcher: Fetcher | None = None
     keeper: Keeper | None = None
+    audit: AuditSource | None = None
 
 
 _services = Services()
@@ -77,12 +91,13 @@ def configure(
     responses: Responses | None = None,
     fetcher: Fetcher | None = None,
     keeper: Keeper | None = None,
+    audit: AuditSource | None = None,
 ) -> None:
     """Give the API what it works with; ``version`` is the product's. Without ``responses`` they live in memory."""
     global _services
     found = responses or Responses()
     named = version or _installed_version()
-    _services = Services(catalog, events, strict, named, responses=found, fetcher=fetcher, keeper=keeper)
+    _services = Services(catalog, events, strict, named, responses=found, fetcher=fetcher, keeper=keeper, audit=audit)
 
 
 def services() -> Services:
@@ -113,6 +128,13 @@ def keeper() -> Keeper:
     if _services.keeper is None:
         raise ModelUnavailable("the server is starting or stopping", retry_after=1)
     return _services.keeper
+
+
+def audit() -> AuditSource:
+    """The audit log; 503 while the server starts or stops."""
+    if _services.audit is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return _services.audit
 
 
 def event_source() -> EventSource:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from inference import ipc
 from inference.catalog import ModelRef
@@ -16,6 +17,8 @@ from inference.engine.contract import ModelStatus, RunState
 from inference.engine.crashes import Stopped
 from inference.engine.worker_client import WorkerClient
 from inference.errors import InsufficientMemory, LmxError, ModelCorrupt, ModelUnavailable, TooManyRequests, WorkerDied
+from inference.principal import acting
+from inference.request_id import request_id
 
 _WORTH_WAITING_S = 2.0
 """A request waits so long for a model whose worker died; longer than that it is told when to come back."""
@@ -49,17 +52,26 @@ class Wish:
     ttl_s: float | None = None
 
 
+def _asker() -> str:
+    """Made where the wish is spoken: the supervisor's loop works for everybody."""
+    principal = acting.get()
+    return "" if principal is None else principal.id
+
+
 @dataclass(eq=False, slots=True)
 class Waiter:
     """Someone who wants the model loaded. ``future`` gets a lease, or None for a load by the owner.
 
     ``ttl_s``: how many idle seconds the model may stay, if it is for this waiter that it is loaded.
     A waiter whose future is cancelled has left: nothing is granted to it and no load is begun for it.
+    ``by`` is who waits ("" for the server itself), ``request`` the id of what they asked.
     """
 
     future: asyncio.Future[Lease | None]
     by_owner: bool = False
     ttl_s: float | None = None
+    by: str = field(default_factory=_asker)
+    request: str | None = field(default_factory=request_id.get)
 
     @property
     def here(self) -> bool:
@@ -134,6 +146,13 @@ class ModelRun:
         waiting = sorted((waiter for waiter in self.waiters if waiter.here), key=lambda waiter: not waiter.by_owner)
         wanted = waiting[0].ttl_s if waiting else None
         return default if wanted is None else wanted
+
+    def asked(self) -> dict[str, Any]:
+        """For whom a load begins: ``by`` and ``request``, and ``wanted`` by the owner, a request or the server."""
+        first = next((waiter for waiter in self.waiters if waiter.here), None)
+        if first is None or not first.by:
+            return {"wanted": "server"}
+        return {"wanted": "owner" if first.by_owner else "request", "by": first.by, "request": first.request}
 
     def expired(self, now: float) -> bool:
         """Whether it was idle for longer than its time to live."""

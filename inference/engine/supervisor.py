@@ -278,7 +278,8 @@ class Supervisor:
         run.state, run.reason, run.progress = "loading", None, None
         run.ttl_s = run.wanted_ttl(self._settings.idle_unload_s)
         run.need = self.ledger.need(run)
-        self._events.emit("model.loading", model=run.id, need_bytes=run.need, free_bytes=self.ledger.free())
+        sizes = {"need_bytes": run.need, "free_bytes": self.ledger.free()}
+        self._events.emit("model.loading", model=run.id, **sizes, **run.asked())
         command = load_command(run.ref, self._settings, context=run.context, slots=run.slots)
         self._caches.admit(run, command)
         command.memory_limit_bytes = self.ledger.allowance(run)

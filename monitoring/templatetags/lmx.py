@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from datetime import UTC, datetime
 
 from django import template
 
@@ -79,3 +81,32 @@ def short(value: str) -> str:
 def stylesheets(names: str) -> list[str]:
     """``"tokens base"`` as the paths of those stylesheets, one file per component."""
     return [f"lmx/css/{name}.css" for name in names.split()]
+
+
+@register.filter
+def iso(value: float | None) -> str:
+    """Epoch seconds as ISO 8601 in the server's time zone."""
+    return "" if value is None else datetime.fromtimestamp(value, UTC).astimezone().isoformat(timespec="seconds")
+
+
+@register.filter
+def clock(value: float | None) -> str:
+    """Epoch seconds as ``09:41:07`` of today, ``30 Nov 09:41`` of another day."""
+    if value is None:
+        return "–"
+    moment, today = datetime.fromtimestamp(value, UTC).astimezone(), datetime.now(UTC).astimezone()
+    if moment.date() == today.date():
+        return moment.strftime("%H:%M:%S")
+    return moment.strftime("%d %b %H:%M" if moment.year == today.year else "%d %b %Y %H:%M")
+
+
+@register.filter
+def words(value: str) -> str:
+    """``delete_model`` as ``delete model``."""
+    return value.replace("_", " ")
+
+
+@register.filter
+def plain(value: object) -> str:
+    """A value of some parameter in one line, as JSON writes it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -13,6 +13,7 @@ from tests.live.process import LiveServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.live]
 
+PAGES = ["/", "/audit", "/connect"]
 TEXT_ON = [*product(("--text", "--muted", "--accent", "--ok", "--warn", "--bad"), ("--bg", "--surface"))]
 TEXT_ON += [("--text", "--raised"), ("--on-accent", "--accent")]
 SHAPES_ON = [*product((f"--c{n}" for n in range(1, 9)), ("--surface",)), ("--edge", "--surface"), ("--edge", "--bg")]
@@ -65,7 +66,7 @@ def test_colours_can_be_read(page: Page, theme: str) -> None:
     assert low == {}
 
 
-@pytest.mark.parametrize("path", ["/", "/connect"])
+@pytest.mark.parametrize("path", PAGES)
 def test_everything_has_a_name_and_one_heading_leads(page: Page, server: LiveServer, path: str) -> None:
     page.goto(server.url + path)
     expect(page.locator("#link")).to_have_attribute("data-link", "live")
@@ -77,7 +78,7 @@ def test_everything_has_a_name_and_one_heading_leads(page: Page, server: LiveSer
     assert page.locator("html").get_attribute("lang") == "en"
 
 
-@pytest.mark.parametrize("path", ["/", "/connect"])
+@pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize("width", [390, 768, 1280])
 def test_nothing_is_wider_than_the_screen(browser: Browser, server: LiveServer, width: int, path: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 844})

@@ -88,7 +88,7 @@ async def test_pages_run_no_script_or_style_but_our_files(client: AsyncClient, p
     assert "https://" not in page
 
 
-@pytest.mark.parametrize("path", ["/", "/connect", "/now/models", "/now/memory"])
+@pytest.mark.parametrize("path", ["/", "/connect", "/audit", "/audit/export", "/now/models", "/now/memory"])
 async def test_only_the_owner_sees_pages(client: AsyncClient, path: str) -> None:
     access.set_keys(access.Keys.of(None, "a-secret", trust_lan=False))
     response = await client.get(path)

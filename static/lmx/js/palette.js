@@ -12,7 +12,7 @@ let onDisk = [];
 const go = (href) => () => location.assign(href);
 
 function entries() {
-  const pages = [...document.querySelectorAll(".rail > a")].map((a) => ({ words: a.textContent.trim(), hint: "page", run: go(a.href) }));
+  const pages = [...document.querySelectorAll(".rail a")].map((a) => ({ words: a.textContent.trim(), hint: "page", run: go(a.href) }));
   const inMemory = loaded.filter((model) => model.state === "ready");
   const awake = new Set(loaded.map((model) => model.id));
   return [
