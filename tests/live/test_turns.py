@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -110,6 +111,6 @@ def test_rubbish_and_running_out_of_time_and_a_time_to_live(narrow: LiveServer, 
             gate.touch()
             until(lambda: not client.get("/admin/models/loaded").json()["models"], "the idle model to go")
         assert narrow.stop() == 0
-        assert "idle for 1 s" in narrow.log
+        assert re.search(r"idle for \d+ s", narrow.log)
     finally:
         narrow.close()

@@ -7,6 +7,7 @@ Prints its port. ``/endless`` streams until stopped, ``/broken`` raises after it
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import sys
 from typing import Any
@@ -97,6 +98,7 @@ async def stop(answering: list[asyncio.Task[Any]]) -> None:
 LISTENER = socket.create_server(("127.0.0.1", 0))
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests with nohup has it ignored here too
     server = LmxServer(application, LISTENER, on_start=start, on_stop=stop)
     server.run()
     sys.stdout.flush()
