@@ -18,10 +18,11 @@ import orjson
 from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest
 from django.http.response import HttpResponse, HttpResponseBase
+from django.utils.crypto import salted_hmac
 
 from inference.principal import Principal
-from lmx_site import access
-from monitoring.audit import Entry, Outcome, Via
+from lmx_site import __version__, access
+from monitoring.audit import SERVER, Entry, Outcome, Via
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _PATIENCE_S = 2.0
@@ -43,6 +44,15 @@ def set_audit(write: _Write | None) -> None:
     """Who takes entries; None where there is no server (any more)."""
     global _write
     _write = write
+
+
+def server_started(configuration: str) -> Entry:
+    """With a mark of the configuration in force, so that a change of it shows between two starts.
+
+    The mark is keyed: a plain hash would let a reader of the log try out keys.
+    """
+    mark = salted_hmac("lmx.configuration", configuration, algorithm="sha256").hexdigest()[:16]
+    return Entry(SERVER, "server", "server", "start_server", detail={"version": __version__, "configuration": mark})
 
 
 class AuditMiddleware:

@@ -41,7 +41,7 @@ _GB = 1024 * _MB
 
 
 class Config(Section):
-    """All sections. ``file`` is the file that was read, None when there was none and the defaults hold."""
+    """All sections; what nobody set has its default."""
 
     server: ServerSection = ServerSection()
     models: ModelsSection = ModelsSection()

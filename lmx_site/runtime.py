@@ -54,7 +54,7 @@ class Runtime:
         from inference.api import deps
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
-        from lmx_site.audit import set_audit
+        from lmx_site.audit import server_started, set_audit
         from lmx_site.own_places import own_places
         from models_admin.busy import Busy
         from models_admin.disk_keeper import DiskKeeper
@@ -73,6 +73,7 @@ class Runtime:
         kept = self.config.logging
         telemetry = self._telemetry = TelemetryWriter(hub, history_days=kept.history_days, audit_days=kept.audit_days)
         set_audit(telemetry.audit)
+        telemetry.audit(server_started(self.config.model_dump_json()))
         await telemetry.start()
         self.jobs = Jobs(hub)
         await self.jobs.start()

@@ -31,6 +31,10 @@ class Asker:
         return self.http.post(path, json=body, headers={"Authorization": f"Bearer {key}"}).status_code
 
     def entries(self, **wanted: Any) -> list[dict[str, Any]]:
+        """But that of the server's start."""
+        return [one for one in self.all(**wanted) if one["action"] != "start_server"]
+
+    def all(self, **wanted: Any) -> list[dict[str, Any]]:
         answer = self.http.get("/admin/audit", params=wanted)
         assert answer.status_code == 200, answer.text
         found: list[dict[str, Any]] = answer.json()["entries"]
@@ -109,11 +113,24 @@ def test_what_the_page_and_lm_studios_clients_do(asker: Asker) -> None:
     assert [one[2:] for one in told if one[2] == "login"] == [("login", "done"), ("login", "refused")]
     assert ADMIN not in json.dumps(asker.entries())
     rows = list(csv.DictReader(exported.text.splitlines()))
-    assert {row["action"] for row in rows} == {"login", "load_model", "unload_model"}
+    assert {row["action"] for row in rows} == {"login", "load_model", "unload_model", "start_server"}
+
+
+def test_a_start_tells_whether_the_configuration_was_changed(asker: Asker) -> None:
+    server = asker.server
+    for port in ("0", "0", "1"):
+        assert server.stop() == 0
+        server.close()
+        (server.home / "config.yaml").write_text(f"security: {{admin_key: {ADMIN}}}\nengine: {{slots: 1{port}}}\n")
+        server.start()
+        asker.http.base_url = httpx2.URL(server.url)
+    third, second, first, _ = asker.all()
+    assert {one["action"] for one in (first, second, third)} == {"start_server"}
+    assert first["detail"] == second["detail"] != third["detail"]
 
 
 def test_the_command_line(asker: Asker, tmp_path: Path) -> None:
-    assert "nothing was loaded" in asker.lmx().output
+    assert "start server" in asker.lmx().output
     asker.post("/admin/model/load", {"model_id": "fake-b", "ttl": 3600})
     asker.post("/admin/model/load", {"model_id": "no-such-model"})
     lines = asker.lmx().output.splitlines()
@@ -122,8 +139,8 @@ def test_the_command_line(asker: Asker, tmp_path: Path) -> None:
     assert len(asker.lmx("--model", "fake-b", "--since", "5m").output.splitlines()) == 1
     assert "nothing was found" in asker.lmx("--action", "delete_model").output
     target = tmp_path / "log.jsonl"
-    assert "2 entries" in asker.lmx("--export", str(target)).output
-    assert [json.loads(line)["subject"] for line in target.read_text().splitlines()] == ["no-such-model", "fake-b"]
+    assert "3 entries" in asker.lmx("--export", str(target)).output
+    assert [json.loads(line)["subject"] for line in target.read_text().splitlines()] == ["no-such-model", "fake-b", ""]
     assert (target.stat().st_mode & 0o777, [path.name for path in tmp_path.glob("*.partial")]) == (0o600, [])
     for words in (["--since", "soon"], ["--export", "log.txt"], ["--limit", "0"]):
         assert asker.lmx(*words).exit_code == 2, words
