@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from inference.model_settings import NO_SETTINGS, ModelSettings
+
 ModelKind = Literal["llm", "embeddings"]
 DiskState = Literal["absent", "partial", "adopted", "verified", "corrupt", "offline"]
 
@@ -18,7 +20,7 @@ class ModelRef:
     is the sum of the weight files; ``kv_bytes_per_token`` what one token of context adds (0 when unknown).
     ``problem`` says why the model cannot be loaded (missing, truncated, unknown architecture), None when it can.
     ``kind`` says what it makes: text, or vectors. ``bad_files`` names the files of a corrupt one; ``verified_at``, in
-    seconds since the epoch, is when all its files were last found sound.
+    seconds since the epoch, is when all its files were last found sound. ``settings`` are what its owner keeps for it.
     """
 
     id: str
@@ -39,6 +41,7 @@ class ModelRef:
     kind: ModelKind = "llm"
     bad_files: tuple[str, ...] = ()
     verified_at: float | None = None
+    settings: ModelSettings = field(default=NO_SETTINGS, hash=False)
 
 
 class Catalog(Protocol):

@@ -31,11 +31,14 @@ from lmx_site.config_model import (
     Section,
     SecuritySection,
     ServerSection,
+    Text,
 )
+from lmx_site.config_settings import NAMES, SETTINGS, ModelValues, values_of
 from lmx_site.config_yaml import Document, KeyPath, parse_scalar, read_document
 
 PREFIX = "LMX_"
-_CLIENTS = "clients"  # the one part of the file whose keys are the owner's own names
+_CLIENTS = "clients"
+_NAMED = (_CLIENTS, SETTINGS)  # the parts of the file whose keys are names that the owner gives
 _MB = 1024 * 1024
 _GB = 1024 * _MB
 
@@ -52,6 +55,16 @@ class Config(Section):
     cache: CacheSection = CacheSection()
     responses: ResponsesSection = ResponsesSection()
     clients: dict[ClientName, ClientSection] = {}
+    model_settings: dict[Text, ModelValues] = {}
+
+    def settings_of_models(self) -> dict[str, dict[str, Any]]:
+        """What is set for single models, by their names."""
+        return {name: values_of(told) for name, told in self.model_settings.items()}
+
+    def model_standards(self) -> dict[str, Any]:
+        """What holds for every model of which nothing else is said, by the names of its settings."""
+        ttl, cache = self.models.idle_unload_sec, self.cache.memory_mb
+        return {"slots": self.engine.slots, "ttl": ttl, "prefix_cache_mb": cache}
 
     def engine_settings(self, home: Path) -> EngineSettings:
         """What the engine needs of it."""
@@ -133,7 +146,7 @@ def load_config(path: Path | None = None, env: Mapping[str, str] = os.environ) -
     sources = _Sources(file, document.lines)
     located = [(line, f"{file}:{line}: {text}") for line, text in document.problems]
     values = {name: dict(v) if isinstance(v, dict) else v for name, v in document.values.items()}
-    values = {name: {} if v is None and name in (*SECTIONS, _CLIENTS) else v for name, v in values.items()}
+    values = {name: {} if v is None and name in (*SECTIONS, *_NAMED) else v for name, v in values.items()}
     problems += _apply_environment(values, env, sources)
     try:
         config = Config.model_validate(values)
@@ -218,6 +231,8 @@ def _siblings(path: KeyPath) -> list[str]:
     """The keys that may stand where the last one of ``path`` stands, or below a section or client that is meant."""
     if path[0] == _CLIENTS:
         return list(ClientSection.model_fields) if len(path) > 1 else []
+    if path[0] == SETTINGS:
+        return NAMES if len(path) > 1 else []
     return _keys_of(path[0])
 
 
@@ -284,10 +299,10 @@ def _unknown_key(path: KeyPath) -> str:
         homes = [f"{section}.{key}" for section in SECTIONS if key in _keys_of(section)]
         if homes:
             return f"{key} stands at the top but belongs under its section: {' or '.join(homes)}"
-        return f"{key} is not a section{_suggest(key, [*SECTIONS, _CLIENTS])}"
+        return f"{key} is not a section{_suggest(key, [*SECTIONS, *_NAMED])}"
     siblings = [".".join((*path[:-1], sibling)) for sibling in _siblings(path)]
     everything = [f"{section}.{other}" for section in SECTIONS for other in _keys_of(section)]
-    elsewhere = [other for other in everything if other.partition(".")[2] == key and path[0] != _CLIENTS]
+    elsewhere = [other for other in everything if other.partition(".")[2] == key and path[0] not in _NAMED]
     if elsewhere:
         return f"{name} is not a key; did you mean {elsewhere[0]}?"
     return f"{name} is not a key{_suggest(name, siblings)}"

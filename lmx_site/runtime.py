@@ -61,6 +61,7 @@ class Runtime:
         from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
         from monitoring.audit import AuditLog
+        from models_admin.settings import SettingsBook
         from monitoring.hub import Hub, set_hub
         from monitoring.readings import open_reader
         from monitoring.sampler import Sampler
@@ -101,6 +102,7 @@ class Runtime:
             fetcher=self._fetcher,
             keeper=self._keeper,
             audit=AuditLog(),
+            settings=SettingsBook(catalog, self.config.model_standards(), self.engine.apply_settings),
         )
         await self._fetcher.resume()
         sampler = Sampler(hub, self.engine)
@@ -111,10 +113,15 @@ class Runtime:
     async def _open_catalog(self) -> DiskCatalog:
         from models_admin import lmstudio
         from models_admin.catalog import DiskCatalog
+        from models_admin.settings_shelf import SettingsShelf
 
         models, studio = self.config.models, lmstudio.find_home()
         catalog = DiskCatalog(
-            self.places.roots, default_model=models.default_model, aliases=models.aliases, studio=studio
+            self.places.roots,
+            default_model=models.default_model,
+            aliases=models.aliases,
+            studio=studio,
+            settings=SettingsShelf(self.config.settings_of_models()),
         )
         await catalog.refresh()
         return catalog

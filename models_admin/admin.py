@@ -11,7 +11,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 
-from models_admin.models import Job, ModelFile, ModelRecord
+from models_admin.models import Job, ModelFile, ModelRecord, SettingsRecord
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     RecordAdmin = admin.ModelAdmin[ModelRecord]
     FileAdmin = admin.ModelAdmin[ModelFile]
     JobsAdmin = admin.ModelAdmin[Job]
+    SettingsAdmin = admin.ModelAdmin[SettingsRecord]
     FileInline = admin.TabularInline[ModelFile, ModelRecord]
 else:
-    RecordAdmin = FileAdmin = JobsAdmin = admin.ModelAdmin
+    RecordAdmin = FileAdmin = JobsAdmin = SettingsAdmin = admin.ModelAdmin
     FileInline = admin.TabularInline
 
 
@@ -107,3 +108,18 @@ class JobAdmin(ReadOnly, JobsAdmin):
         if job.unit == "bytes":
             return f"{filesizeformat(job.done)} of {filesizeformat(job.total)}"
         return f"{job.done} of {job.total} {job.unit}"
+
+
+@admin.register(SettingsRecord)
+class SettingsRecordAdmin(ReadOnly, SettingsAdmin):
+    """Changed by the model's page, ``lmx set`` or the API, which ask the model and tell it to the engine."""
+
+    list_display = ["name", "shown", "updated_at"]
+    search_fields = ["name"]
+    fields = ["name", "values", "updated_at"]
+    list_per_page = 50
+    show_full_result_count = False
+
+    @admin.display(description="set")
+    def shown(self, record: SettingsRecord) -> str:
+        return ", ".join(sorted(record.values))

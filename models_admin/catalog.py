@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,14 @@ from pathlib import Path
 from django.db import DatabaseError, connections
 
 from inference.catalog import ModelRef
+from inference.model_settings import Values
 from models_admin import lmstudio, store
 from models_admin.facts import fingerprint, list_files
 from models_admin.names import Names, Placed
 from models_admin.row import Row, examine, vanished
 from models_admin.scan import Found, look_at, scan
+from models_admin.settings_shelf import SettingsShelf
+from models_admin.settings_store import change_settings, identity_of
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,8 @@ class DiskCatalog:
 
     ``roots`` are searched in that order: of two directories with one name the earlier root's has it. A root that does
     not exist makes its models offline, nothing else. ``aliases`` maps a name to a model's name. ``studio`` is LM
-    Studio's home, of which models in its folders get their names too.
+    Studio's home, of which models in its folders get their names too. ``settings`` are what the owner keeps for single
+    models, aliases among it, which come before ``aliases``.
     """
 
     def __init__(
@@ -49,10 +53,13 @@ class DiskCatalog:
         default_model: str | None = None,
         aliases: Mapping[str, str] | None = None,
         studio: Path | None = None,
+        settings: SettingsShelf | None = None,
     ) -> None:
         self.roots = [Path(root).expanduser().absolute() for root in roots]
+        self._ranks = {root: rank for rank, root in enumerate(self.roots)}
         self.default_model = default_model
-        self._aliases = dict(aliases or {})
+        self.aliases = dict(aliases or {})
+        self.settings = settings or SettingsShelf()
         self._studio = studio
         self._keys: lmstudio.Keys = {}
         self._keys_stamp: tuple[int, ...] | None = None
@@ -110,6 +117,26 @@ class DiskCatalog:
         rows = (self._rows or {}).values()
         return [row for row in rows if row.found.repo.lower() == repo.lower() and row.vanished_at is None]
 
+    def identity(self, ref: ModelRef) -> str:
+        """What the settings of a model belong to: its repository (and variant), whatever the revision."""
+        row = self.row(ref.path)
+        return identity_of(row.found.repo if row is not None else ref.id, ref.variant)
+
+    async def change_settings(self, identity: str, change: Callable[[Values], Values]) -> None:
+        """Store what ``change`` makes, in the catalog's thread, of what is kept for ``identity``; it holds on return.
+
+        Raises what ``change`` raises, and ``DatabaseError``; then nothing is changed.
+        """
+        loop = asyncio.get_running_loop()
+        self._names = await loop.run_in_executor(self._executor, self._keep, identity, change)
+
+    def _keep(self, identity: str, change: Callable[[Values], Values]) -> Names:
+        try:
+            self.settings.put(change_settings(identity, change))
+            return self._named((self._rows or {}).values())
+        finally:
+            connections.close_all()
+
     def hidden(self) -> list[Row]:
         """Models that their owner took off the list, and that are on the disk."""
         return [row for row in (self._rows or {}).values() if row.is_hidden and row.vanished_at is None]
@@ -166,6 +193,7 @@ class DiskCatalog:
             connections.close_all()
 
     def _known(self) -> dict[Path, Row]:
+        self.settings.read()
         if self._rows is not None:
             return self._rows
         try:
@@ -209,15 +237,18 @@ class DiskCatalog:
         except _UNRECORDED as error:
             log.warning("the inventory cannot be written: %s", error)
 
-    def _named(self, rows: Iterable[Row]) -> Names:
-        ranks = {root: rank for rank, root in enumerate(self.roots)}
+    def _rank(self, row: Row) -> tuple[int, ...]:
+        return (row.vanished_at is not None, row.problem is not None, self._ranks[row.found.root], *row.age())
+
+    def _named(self, rows: Collection[Row]) -> Names:
         horizon = time.time() - FORGET_AFTER_S
         placed = [
-            Placed(row.ref(), (row.vanished_at is not None, row.problem is not None, ranks[row.found.root], *row.age()))
+            Placed(self.settings.told(row, row.ref()), self._rank(row))
             for row in rows
             if not row.is_hidden and (row.disk_state != "absent" or (row.vanished_at or 0) > horizon)
         ]
-        return Names(placed, self._aliases, self.default_model, self._keys)
+        aliases = {**self.aliases, **self.settings.aliases(rows)}
+        return Names(placed, aliases, self.default_model, self._keys)
 
 
 def _stamp(path: Path) -> str:

@@ -105,6 +105,27 @@ class ModelFile(models.Model):
         return self.name
 
 
+class SettingsRecord(models.Model):
+    """What the owner keeps for one model: ``values`` by the names of ``inference.model_settings_fields``.
+
+    It belongs to the repository (and variant), not to a directory: ``identity`` is its name in lower case, ``name`` as
+    it was written. So it stays while volumes, revisions and records of directories come and go.
+    """
+
+    identity = models.CharField(max_length=700, unique=True)
+    name = models.CharField(max_length=700)
+    values = models.JSONField(default=dict)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["identity"]
+        verbose_name = "settings of a model"
+        verbose_name_plural = "settings of models"
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class JobState(models.TextChoices):
     QUEUED = "queued", "queued"
     RUNNING = "running", "running"

@@ -8,8 +8,10 @@ from pydantic import BaseModel, Field, RootModel
 
 from inference.api.answers import Amount, Count, RunState, Seconds
 from inference.fetching import JobWord
+from inference.model_settings_fields import Kind
 
 Health = Literal["healthy", "degraded", "error"]
+SettingType = Kind
 Priority = Literal["low", "normal", "high"]
 AuditVia = Literal["api", "page", "inventory", "request", "server"]
 AuditOutcome = Literal["done", "refused", "failed", "left"]
@@ -71,6 +73,7 @@ class RunningModel(BaseModel):
     tokens_per_second: Amount
     prefix_cache: dict[str, Any] | None
     capabilities: list[str] | None
+    reload_needed: bool
 
 
 class ListedModel(RunningModel):
@@ -200,6 +203,51 @@ class DeleteAnswer(BaseModel):
     freed_bytes: Count
     shared_bytes: Count
     shared_with: list[str]
+
+
+class SettingField(BaseModel):
+    """One setting, enough to make a form of: null where a bound does not apply or no default is fixed.
+
+    ``type``: ``seconds`` is a number or ``never``, ``strings`` a list of texts, ``choice`` one of ``choices``.
+    ``max_length`` counts characters of a text, texts of a list. ``source`` says where the value in force is from:
+    ``model`` (set here), ``config`` (config.yaml) or ``default``. ``reload``: it holds from the next load on.
+    """
+
+    name: str
+    type: SettingType
+    group: str
+    label: str
+    help: str
+    minimum: float | None
+    exclusive_minimum: float | None
+    maximum: float | None
+    max_length: int | None
+    choices: list[str] | None
+    reload: bool
+    default: Any
+    source: Literal["model", "config", "default"]
+
+
+class SettingsAnswer(BaseModel):
+    """What is kept for a model. ``settings`` was set here, ``configured`` stands in config.yaml, ``effective`` holds.
+
+    They belong to ``identity``, whatever its revision. ``present`` is false where only they are left of the model.
+    """
+
+    model_id: str
+    identity: str
+    present: bool
+    settings: dict[str, Any]
+    configured: dict[str, Any]
+    effective: dict[str, Any]
+    fields: list[SettingField]
+    reload_needed: bool
+
+
+class SettingsChanged(SettingsAnswer):
+    """``changed`` names what is another now than before."""
+
+    changed: list[str]
 
 
 class SpaceUse(BaseModel):

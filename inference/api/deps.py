@@ -17,6 +17,7 @@ from django.http import HttpRequest
 from inference.catalog import Catalog
 from inference.errors import Forbidden, ModelUnavailable, Unauthorized
 from inference.fetching import Fetcher
+from inference.model_settings import SettingsKeeper
 from inference.models_on_disk import Keeper
 from inference.principal import Principal, Scope
 from inference.protocols.responses.background import Responses
@@ -77,6 +78,7 @@ class Services:
     fetcher: Fetcher | None = None
     keeper: Keeper | None = None
     audit: AuditSource | None = None
+    settings: SettingsKeeper | None = None
 
 
 _services = Services()
@@ -92,12 +94,14 @@ def configure(
     fetcher: Fetcher | None = None,
     keeper: Keeper | None = None,
     audit: AuditSource | None = None,
+    settings: SettingsKeeper | None = None,
 ) -> None:
     """Give the API what it works with; ``version`` is the product's. Without ``responses`` they live in memory."""
     global _services
     found = responses or Responses()
     named = version or _installed_version()
-    _services = Services(catalog, events, strict, named, responses=found, fetcher=fetcher, keeper=keeper, audit=audit)
+    given = {"fetcher": fetcher, "keeper": keeper, "audit": audit, "settings": settings}
+    _services = Services(catalog, events, strict, named, responses=found, **given)
 
 
 def services() -> Services:
@@ -135,6 +139,13 @@ def audit() -> AuditSource:
     if _services.audit is None:
         raise ModelUnavailable("the server is starting or stopping", retry_after=1)
     return _services.audit
+
+
+def model_settings() -> SettingsKeeper:
+    """Who keeps the settings of models; 503 while the server starts or stops."""
+    if _services.settings is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return _services.settings
 
 
 def event_source() -> EventSource:

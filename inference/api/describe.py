@@ -84,6 +84,7 @@ def running_model(status: ModelStatus) -> dict[str, Any]:
         "reason": status.reason,
         "pid": status.pid,
         "pinned": status.pinned,
+        "reload_needed": status.reload_needed,
         "context": status.context or None,
         "slots": status.slots or None,
         "memory_used_bytes": status.footprint_bytes,

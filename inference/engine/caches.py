@@ -19,6 +19,7 @@ from inference.engine.settings import EngineSettings
 from inference.records import EventSink
 
 _SHARE = 4
+_MIB = 1024 * 1024
 
 
 class Caches:
@@ -43,7 +44,7 @@ class Caches:
     def admit(self, run: ModelRun, command: ipc.Load) -> None:
         """Bounds for a model that is about to load, written into its command."""
         run.cache_limit = 0
-        run.cache_limit = command.prefix_cache_bytes = self._size(0, self._ledger.spare())
+        run.cache_limit = command.prefix_cache_bytes = self._size(run, 0, self._ledger.spare())
         granted = self._disk.grant(run.id) if self._disk is not None else 0
         if self._disk is not None and granted > 0:
             command.prefix_disk_dir, command.prefix_disk_bytes = str(self._disk.directory(run.id)), granted
@@ -69,12 +70,13 @@ class Caches:
         if run.loaded is None or not run.loaded.capabilities.prefix_cache:
             return 0
         own = self._ledger.cached(run)
-        return max(own, self._size(own, self._ledger.spare() + run.cache_limit - own))
+        return max(own, self._size(run, own, self._ledger.spare() + run.cache_limit - own))
 
-    def _size(self, own: int, more: int) -> int:
+    def _size(self, run: ModelRun, own: int, more: int) -> int:
         """A bound for a cache that holds ``own`` bytes and could have ``more``."""
         reach = own + max(0, more)
-        configured = self._settings.prefix_cache_bytes
+        for_it = run.ref.settings.prefix_cache_mb
+        configured = self._settings.prefix_cache_bytes if for_it is None else for_it * _MIB
         return reach // _SHARE if configured is None else min(configured, reach)
 
     def shrink(self, bounds: Mapping[str, int], why: str) -> bool:

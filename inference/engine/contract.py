@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, Self
 
 from inference.catalog import ModelKind
 from inference.ipc import Capabilities, Embedded, GenerateRequest, RequestEvent, Stats, Tokens
+from inference.model_settings import ModelSettings
 from inference.records import RequestRecord
 
 RunState = Literal["unloaded", "loading", "ready", "draining", "failed", "stopped-after-crashes"]
@@ -41,7 +42,8 @@ class MemoryReader(Protocol):
 class ModelStatus:
     """A snapshot of one model's run state; ``reason`` says why it failed or is stopped, for people.
 
-    ``recent_stderr`` are the last lines of its worker, also of one that is gone.
+    ``recent_stderr`` are the last lines of its worker, also of one that is gone. ``reload_needed``: it is loaded with
+    other bounds than its settings say now.
     """
 
     id: str
@@ -66,6 +68,7 @@ class ModelStatus:
     stats: Stats | None = None
     kind: ModelKind = "llm"
     recent_stderr: list[str] = field(default_factory=list)
+    reload_needed: bool = False
 
 
 class Generation(Protocol):
@@ -151,6 +154,14 @@ class Engine(Protocol):
         ttl_s: float | None = None,
     ) -> ModelStatus:
         """Load now. A model that is loaded with other bounds is loaded again. ``ttl_s``: see ``generate``."""
+        ...
+
+    def settings(self, model: str) -> ModelSettings:
+        """What the owner keeps for the model of that name; nothing where there is no such model."""
+        ...
+
+    async def apply_settings(self) -> None:
+        """Settings of models were changed in the catalog: what needs no reload holds on return."""
         ...
 
     async def unload(self, model: str) -> ModelStatus:

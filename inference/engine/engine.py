@@ -26,8 +26,9 @@ from inference.engine.runs import Lease, Wish
 from inference.engine.settings import EngineSettings
 from inference.engine.supervisor import Supervisor
 from inference.engine.watchdog import Watchdog
-from inference.errors import DeadlineExceeded, LmxError, WorkerDied
+from inference.errors import DeadlineExceeded, LmxError, ModelNotFound, WorkerDied
 from inference.ipc import Embedded, GenerateRequest, Tokens
+from inference.model_settings import NO_SETTINGS, ModelSettings
 from inference.records import EventSink, RecordSink, RequestRecord
 
 log = logging.getLogger(__name__)
@@ -224,6 +225,17 @@ class WorkerEngine:
             self._events.emit("load.refused", model=ref.id, code=error.code, message=error.message)
             raise
         return self._supervisor.status(ref)
+
+    def settings(self, model: str) -> ModelSettings:
+        """See the contract."""
+        try:
+            return self._catalog.resolve(model).settings
+        except ModelNotFound:
+            return NO_SETTINGS
+
+    async def apply_settings(self) -> None:
+        """See the contract."""
+        await self._supervisor.take_settings({ref.path: ref.settings for ref in self._catalog.all()})
 
     async def unload(self, model: str) -> ModelStatus:
         """See the contract. A model that left the catalog while loaded goes by its id."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from inference import ipc
 from inference.catalog import ModelRef
 from inference.engine.child import ChildExit
+from inference.engine.runs import Bounds
 from inference.engine.settings import EngineSettings
 from inference.engine.worker_client import WorkerClient
 from inference.errors import InsufficientMemory, InternalError, LmxError, ModelUnavailable, WorkerDied
@@ -38,13 +39,15 @@ class LaunchFailed(Exception):
         self.crashed = crashed
 
 
-def load_command(ref: ModelRef, settings: EngineSettings, *, context: int | None, slots: int | None) -> ipc.Load:
+def load_command(ref: ModelRef, settings: EngineSettings, bounds: Bounds) -> ipc.Load:
     """What a worker is told to load; its bounds of memory and caches are still to be set."""
     return ipc.Load(
         path=str(ref.path),
         model_id=ref.id,
-        context=context,
-        slots=slots or settings.slots,
+        context=bounds.context,
+        slots=bounds.slots,
+        tool_parser=bounds.tool_parser,
+        reasoning_parser=bounds.reasoning_parser,
         options={"backend": _backend(ref, settings)},
     )
 

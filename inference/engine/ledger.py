@@ -72,7 +72,8 @@ class Ledger:
 
     def need(self, run: ModelRun) -> int:
         ref = run.ref
-        context = min(run.context or ref.context_length, ref.context_length or run.context or 0)
+        wanted = run.wanted_context
+        context = min(wanted or ref.context_length, ref.context_length or wanted or 0)
         reserve = self._settings.memory_reserve_bytes
         return need_of(ref.weight_bytes, ref.kv_bytes_per_token, context, reserve, self.observed.get(ref.id))
 

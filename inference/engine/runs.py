@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference import ipc
@@ -17,6 +17,7 @@ from inference.engine.contract import ModelStatus, RunState
 from inference.engine.crashes import Stopped
 from inference.engine.worker_client import WorkerClient
 from inference.errors import InsufficientMemory, LmxError, ModelCorrupt, ModelUnavailable, TooManyRequests, WorkerDied
+from inference.model_settings import ModelSettings
 from inference.principal import acting
 from inference.request_id import request_id
 
@@ -58,6 +59,16 @@ def _asker() -> str:
     return "" if principal is None else principal.id
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a worker is loaded with, and what only another load changes. ``context`` None: as long as the model can."""
+
+    context: int | None
+    slots: int
+    tool_parser: str | None
+    reasoning_parser: str | None
+
+
 @dataclass(eq=False, slots=True)
 class Waiter:
     """Someone who wants the model loaded. ``future`` gets a lease, or None for a load by the owner.
@@ -88,15 +99,17 @@ class ModelRun:
 
     ``cache_limit`` bounds its prefix cache in memory, ``saves`` says that it has a place on disk for it.
     ``retry_at`` is in monotonic time, ``loaded_at`` and ``last_used`` in epoch time. ``ttl_s`` is how many idle seconds
-    the model may stay, None for ever.
+    the model may stay, None for ever. ``context``, ``slots`` and ``pin`` are what a load of the owner's said, None
+    where the model's settings say it; ``bounds`` are those of the load under way or done.
     """
 
     ref: ModelRef
     state: RunState = "unloaded"
     reason: str | None = None
-    pinned: bool = False
+    pin: bool | None = None
     context: int | None = None
     slots: int | None = None
+    bounds: Bounds | None = None
     ttl_s: float | None = None
     client: WorkerClient | None = None
     loaded: ipc.Loaded | None = None
@@ -130,22 +143,64 @@ class ModelRun:
     def busy(self) -> bool:
         return self.users > 0 or self.state == "loading" or any(waiter.here for waiter in self.waiters)
 
-    def wish(self, wish: Wish) -> bool:
-        """Take the owner's wishes; True if a loaded model has to be loaded again for them."""
+    def wish(self, wish: Wish) -> None:
+        """Take the owner's wishes: a fresh start."""
         self.retry_at, self.failed_loads = 0.0, 0
         if wish.pin is not None:
-            self.pinned = wish.pin
+            self.pin = wish.pin
         if wish.ttl_s is not None:
             self.ttl_s = wish.ttl_s
-        before = (self.context, self.slots)
         self.context, self.slots = wish.context or self.context, wish.slots or self.slots
-        return (self.context, self.slots) != before
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it is not to be unloaded for others: a load said so, or its settings do."""
+        return bool(self.ref.settings.pinned) if self.pin is None else self.pin
+
+    @property
+    def wanted_context(self) -> int | None:
+        """The bound of its context: a load's own words, else its settings."""
+        return self.context or self.ref.settings.context
+
+    def wanted_bounds(self, slots: int) -> Bounds:
+        """What it would be loaded with now; ``slots`` where nobody said anything about this model."""
+        settings, most = self.ref.settings, self.ref.context_length
+        context = self.wanted_context
+        return Bounds(
+            context=None if context is None or 0 < most <= context else context,
+            slots=self.slots or settings.slots or slots,
+            tool_parser=settings.tool_parser,
+            reasoning_parser=settings.reasoning_parser,
+        )
+
+    def outdated(self, slots: int) -> bool:
+        """Whether it is loaded, or about to be, with other bounds than it would be now."""
+        return self.state in ("loading", "ready") and self.bounds not in (None, self.wanted_bounds(slots))
+
+    def take(self, settings: ModelSettings, default_ttl: float | None) -> None:
+        """New settings from the owner: what they change wins over what an earlier load said."""
+        before, self.ref = self.ref.settings, replace(self.ref, settings=settings)
+        if before.pinned != settings.pinned:
+            self.pin = None
+        if before.context != settings.context:
+            self.context = None
+        if before.slots != settings.slots:
+            self.slots = None
+        if before.ttl != settings.ttl:
+            self.ttl_s = self.usual_ttl(default_ttl)
+
+    def usual_ttl(self, default: float | None) -> float | None:
+        """Its time to live where no load and no request says one."""
+        wanted = self.ref.settings.ttl
+        if wanted is None:
+            return default
+        return None if isinstance(wanted, str) else wanted
 
     def wanted_ttl(self, default: float | None) -> float | None:
         """The time to live of a load that begins: the owner's who waits for it, else the one's who asked first."""
         waiting = sorted((waiter for waiter in self.waiters if waiter.here), key=lambda waiter: not waiter.by_owner)
         wanted = waiting[0].ttl_s if waiting else None
-        return default if wanted is None else wanted
+        return self.usual_ttl(default) if wanted is None else wanted
 
     def asked(self) -> dict[str, Any]:
         """For whom a load begins: ``by`` and ``request``, and ``wanted`` by the owner, a request or the server."""
@@ -193,8 +248,8 @@ class ModelRun:
             reason=self.reason,
             pid=client.pid if client is not None else None,
             pinned=self.pinned,
-            context=loaded.context if loaded is not None else self.context or self.ref.context_length,
-            slots=loaded.slots if loaded is not None else self.slots or 0,
+            context=loaded.context if loaded is not None else self.wanted_context or self.ref.context_length,
+            slots=loaded.slots if loaded is not None else self.slots or self.ref.settings.slots or 0,
             weight_bytes=(loaded.weight_bytes if loaded is not None else 0) or self.ref.weight_bytes,
             footprint_bytes=footprint,
             load_phase=progress.phase if progress is not None else None,
@@ -213,9 +268,10 @@ class ModelRun:
         )
 
 
-def snapshot(run: ModelRun, ref: ModelRef, stopped: Stopped | None, footprint: int) -> ModelStatus:
+def snapshot(run: ModelRun, ref: ModelRef, stopped: Stopped | None, footprint: int, slots: int) -> ModelStatus:
     """A status that also knows what no load has found out yet: a problem on disk, a stop from before a restart."""
     status = run.status(footprint)
+    status.reload_needed = run.outdated(slots)
     if status.state == "stopped-after-crashes" and stopped is None:
         status.state, status.reason = "unloaded", None
     if status.state == "unloaded" and stopped is not None:

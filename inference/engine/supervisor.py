@@ -16,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from inference import ipc
 from inference.catalog import ModelRef
@@ -48,6 +49,7 @@ from inference.engine.settings import EngineSettings
 from inference.engine.words import duration
 from inference.engine.worker_client import WorkerClient
 from inference.errors import LmxError, ModelUnavailable
+from inference.model_settings import ModelSettings
 from inference.records import EventSink
 
 _TICK_S = 1.0
@@ -114,7 +116,22 @@ class Supervisor:
     def status(self, ref: ModelRef) -> ModelStatus:
         """A snapshot; a model that was never asked for may still be stopped from before a restart."""
         run = self.runs.get(ref.id) or ModelRun(ref)
-        return snapshot(run, ref, self._crashes.stopped(ref.id), self.ledger.footprint(run))
+        stopped, footprint = self._crashes.stopped(ref.id), self.ledger.footprint(run)
+        return snapshot(run, ref, stopped, footprint, self._settings.slots)
+
+    async def take_settings(self, settings: Mapping[Path, ModelSettings]) -> None:
+        """What the owner keeps for each model, by its directory. What needs no reload holds on return."""
+        if not self.departures.granting:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._post(partial(self._on_settings, settings))
+        self._post(partial(done.set_result, None))
+        await asyncio.shield(done)
+
+    def _on_settings(self, settings: Mapping[Path, ModelSettings]) -> None:
+        for run in self.runs.values():
+            run.take(settings.get(run.ref.path, run.ref.settings), self._settings.idle_unload_s)
+        self._caches.share()
 
     def number_queues(self) -> None:
         """Bring the queue positions of all who wait up to date."""
@@ -198,7 +215,8 @@ class Supervisor:
     def _apply(self, wish: Wish, run: ModelRun) -> None:
         """The owner's load: a fresh start, with new bounds if given."""
         self._crashes.lift(run.id)
-        if run.wish(wish) and run.state == "ready":
+        run.wish(wish)
+        if run.outdated(self._settings.slots) and run.state == "ready":
             self.departures.leave(run, "loaded again with other bounds", self._settings.drain_s)
 
     def _refusal(self, run: ModelRun) -> LmxError | None:
@@ -280,7 +298,8 @@ class Supervisor:
         run.need = self.ledger.need(run)
         sizes = {"need_bytes": run.need, "free_bytes": self.ledger.free()}
         self._events.emit("model.loading", model=run.id, **sizes, **run.asked())
-        command = load_command(run.ref, self._settings, context=run.context, slots=run.slots)
+        run.bounds = run.wanted_bounds(self._settings.slots)
+        command = load_command(run.ref, self._settings, run.bounds)
         self._caches.admit(run, command)
         command.memory_limit_bytes = self.ledger.allowance(run)
         run.load_task = self._mailbox.spawn(self._load(run, command), f"load {run.id}")

@@ -31,6 +31,7 @@ from inference.ipc import (
     ToolFragment,
     Usage,
 )
+from inference.model_settings import ModelSettings
 from inference.records import RequestRecord
 
 Step = list[RequestEvent] | asyncio.Event | LmxError
@@ -294,6 +295,12 @@ class FakeEngine:
         status.capabilities = Capabilities(chat=True, tools=True, batching=True, tool_parser="hermes")
         status.stats = Stats(active_bytes=10, kv_bytes=5, running=1, tokens_per_second=12.5)
         return status
+
+    def settings(self, model: str) -> ModelSettings:
+        return self.catalog.resolve(model).settings
+
+    async def apply_settings(self) -> None:
+        self.asked.append(("settings",))
 
     async def unload(self, model: str) -> ModelStatus:
         ref = self.catalog.resolve(model)

@@ -236,7 +236,7 @@ async def test_a_worker_is_told_its_place_and_leaves_it(world: World, tmp_path: 
     caches = world.engine._supervisor._caches
     run = world.engine._supervisor.runs["a"]
     saved = run.saves
-    command = load_command(run.ref, world.settings(), context=None, slots=None)
+    command = load_command(run.ref, world.settings(), run.wanted_bounds(64))
     caches.admit(run, command)
     assert command.prefix_disk_dir == str(PrefixDisk(root, 0).directory("a"))
     assert command.prefix_disk_bytes == 500

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from inference.engine.contract import Generation, ModelStatus
 from inference.errors import LmxError, ModelNotFound
 from inference.ipc import Capabilities, Embedded, GenerateRequest, Stats, Tokens
+from inference.model_settings import NO_SETTINGS, ModelSettings
 from inference.principal import Principal
 from inference.records import RequestRecord
 
@@ -87,6 +88,11 @@ class FakeEngine:
         status.state, status.pid, status.loaded_at = "ready", 1000 + len(self.loads), time.time()
         status.capabilities, status.stats = Capabilities(chat=True), Stats(**stats)
         return status
+
+    def settings(self, model: str) -> ModelSettings:
+        return NO_SETTINGS
+
+    async def apply_settings(self) -> None: ...
 
     async def unload(self, model: str) -> ModelStatus:
         status = self.statuses[model]

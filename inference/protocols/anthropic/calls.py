@@ -21,6 +21,7 @@ from inference.protocols.anthropic.thinking import thoughts
 from inference.protocols.anthropic.wording import PATH, PING, MessageWording
 from inference.protocols.jsonbody import parse_object
 from inference.protocols.openai.params import ignored
+from inference.protocols.owner import settings_for, with_defaults, with_prompt_defaults
 from inference.protocols.serving import Call
 from inference.protocols.validation import validate
 from inference.records import RequestRecord, new_record
@@ -32,7 +33,7 @@ def message_call(body: bytes, principal: Principal, *, strict: bool = False) -> 
     """A message. ``InvalidRequest`` names the parameter at fault; ``strict`` refuses unknown ones."""
     params = validate(MessageRequest, parse_object(body))
     unknown = ignored(params, strict=strict, refused=REFUSED, no_effect=NO_EFFECT)
-    request = generate_request(params)
+    request = with_defaults(generate_request(params), params, settings_for(params.model))
     record = new_record("anthropic", "msg_", params.model, principal, PATH, stream=bool(params.stream))
     visibility = thoughts(params.thinking).visibility
     return Call(
@@ -68,4 +69,5 @@ def count_call(body: bytes, principal: Principal, *, strict: bool = False) -> Co
     no_effect = NO_EFFECT | (MessageRequest.model_fields.keys() - CountRequest.model_fields.keys())
     unknown = ignored(params, strict=strict, refused=REFUSED, no_effect=no_effect)
     record = new_record("anthropic", "count_", params.model, principal, COUNT_PATH)
-    return CountCall(generate_request(params), record, unknown)
+    request = with_prompt_defaults(generate_request(params), settings_for(params.model))
+    return CountCall(request, record, unknown)

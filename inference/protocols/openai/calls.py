@@ -22,6 +22,7 @@ from inference.protocols.openai.requests import (
     chat_request,
     completion_requests,
 )
+from inference.protocols.owner import settings_for, with_defaults
 from inference.protocols.serving import Call
 from inference.protocols.validation import validate
 from inference.records import RequestRecord, new_record
@@ -34,7 +35,7 @@ def chat_call(body: bytes, principal: Principal, *, endpoint: str = CHAT_PATH, s
     """A chat completion. ``InvalidRequest`` names the parameter at fault; ``strict`` refuses unknown ones."""
     params = validate(ChatRequest, parse_object(body))
     unknown = ignored(params, strict=strict)
-    request = chat_request(params)
+    request = with_defaults(chat_request(params), params, settings_for(params.model))
     record = new_record("openai", "chatcmpl-", params.model, principal, endpoint, stream=bool(params.stream))
     options = _stream_options(params)
     wording = ChatWording(
@@ -57,7 +58,8 @@ def completion_call(
     """A text completion. ``InvalidRequest`` names the parameter at fault; ``strict`` refuses unknown ones."""
     params = validate(CompletionRequest, parse_object(body))
     unknown = ignored(params, strict=strict)
-    requests = completion_requests(params)
+    settings = settings_for(params.model)
+    requests = [with_defaults(request, params, settings) for request in completion_requests(params)]
     record = new_record("openai", "cmpl-", params.model, principal, endpoint, stream=bool(params.stream))
     options, n = _stream_options(params), params.n or 1
     wording = CompletionWording(

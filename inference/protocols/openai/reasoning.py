@@ -12,32 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from inference.model_settings_fields import RESERVED_TEMPLATE_KWARGS
 from inference.protocols.openai.params import MAX_INT, one_of
 from inference.protocols.validation import WireModel, refuse
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Budget = Annotated[int, Field(ge=0, le=MAX_INT)]
-
-# Arguments of the call that renders a template: a client may not replace them.
-_RESERVED_TEMPLATE_KWARGS = frozenset(
-    {
-        "add_generation_prompt",
-        "chat_template",
-        "continue_final_message",
-        "conversation",
-        "documents",
-        "max_length",
-        "messages",
-        "padding",
-        "return_assistant_tokens_mask",
-        "return_dict",
-        "return_tensors",
-        "tokenize",
-        "tokenizer_kwargs",
-        "tools",
-        "truncation",
-    }
-)
 
 
 class Reasoning(WireModel):
@@ -107,7 +87,7 @@ def template_kwargs(wanted: dict[str, Any] | None) -> dict[str, Any]:
     """A copy of the client's template variables; ``InvalidRequest`` for those that the server sets."""
     kwargs = dict(wanted or {})
     for name in kwargs:
-        if name in _RESERVED_TEMPLATE_KWARGS:
+        if name in RESERVED_TEMPLATE_KWARGS:
             raise refuse(f"chat_template_kwargs.{name}", "is set by the server")
     return kwargs
 

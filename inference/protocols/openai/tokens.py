@@ -18,6 +18,7 @@ from inference.protocols.openai.params import ignored, one_of
 from inference.protocols.openai.reasoning import template_kwargs
 from inference.protocols.openai.requests import TokenIds, continues
 from inference.protocols.openai.tools import Tool, tool_list
+from inference.protocols.owner import settings_for, with_prompt_defaults
 from inference.protocols.validation import WireModel, refuse, validate
 from inference.records import RequestRecord, new_record
 
@@ -78,6 +79,8 @@ def tokenize_call(
     params = validate(TokenizeRequest, parse_object(body))
     unknown = ignored(params, strict=strict, refused=TOKENIZE_REFUSED, no_effect=NO_EFFECT)
     request = _request(params)
+    if isinstance(request, GenerateRequest):
+        request = with_prompt_defaults(request, settings_for(params.model))
     record = new_record("openai", "tok-", params.model, principal, endpoint)
     special = params.messages is None and params.add_special_tokens is not False
 

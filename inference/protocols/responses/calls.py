@@ -10,10 +10,12 @@ import orjson
 
 from inference.errors import InvalidRequest, NotFound
 from inference.ipc import GenerateRequest, Sampling
+from inference.model_settings import NO_SETTINGS, ModelSettings
 from inference.principal import Principal
 from inference.protocols.jsonbody import parse_object
 from inference.protocols.openai.params import CommonParams, sampling, stops
 from inference.protocols.openai.reasoning import ReasoningParams, Thoughts, thoughts
+from inference.protocols.owner import settings_for, with_defaults
 from inference.protocols.responses.fitting import fitted
 from inference.protocols.responses.items import Item, references, response_of, stored_form
 from inference.protocols.responses.messages import as_messages
@@ -54,6 +56,7 @@ class Parsed:
     inputs: list[Item]
     history: list[Item]
     ignored: list[str]
+    settings: ModelSettings = NO_SETTINGS
 
     def request(self, without: int = 0) -> GenerateRequest:
         """What the worker is to do, less the ``without`` oldest items; ``InvalidRequest`` names what it cannot."""
@@ -61,7 +64,7 @@ class Parsed:
         tools = tool_list(params.tools)
         mode, names = tool_choice(params.tool_choice, tools)
         thinking = _thoughts(params)
-        return GenerateRequest(
+        request = GenerateRequest(
             messages=as_messages(params.instructions, [*self.history, *self.inputs][without:]),
             max_tokens=params.max_output_tokens,
             stop=stops(params.stop),
@@ -74,6 +77,7 @@ class Parsed:
             template_kwargs=thinking.template,
             thinking_budget=thinking.budget,
         )
+        return with_defaults(request, params, self.settings)
 
     def record(self, suffix: str = "") -> RequestRecord:
         return RequestRecord(
@@ -108,12 +112,14 @@ async def parsed(body: bytes, principal: Principal, store: ResponseStore, *, str
     params = validate(ResponsesRequest, parse_object(body))
     unknown = ignored(params, strict=strict)
     check(params)
+    settings = settings_for(params.model)
+    params = _shown(params, settings)
     owner = owner_of(principal)
     response_id = "resp_" + secrets.token_hex(16)
     history = await _history(params.previous_response_id, owner, store)
     known = await _referred(params, owner, store)
     inputs = stored_form(params.input, response_id, known)
-    return Parsed(params, response_id, owner, principal, inputs, history, unknown)
+    return Parsed(params, response_id, owner, principal, inputs, history, unknown, settings)
 
 
 def asked(parsed: Parsed, store: ResponseStore) -> Asked:
@@ -180,6 +186,12 @@ async def _referred(params: ResponsesRequest, owner: str, store: ResponseStore) 
             message = f"Item with id {item_id[:80]!r} not found; items are kept with the responses that are stored"
             raise NotFound(message, param="input", code="item_not_found")
     return found
+
+
+def _shown(params: ResponsesRequest, settings: ModelSettings) -> ResponsesRequest:
+    """The parameters with the owner's values where a response tells what it was made with."""
+    given = {name: getattr(settings, name) for name in ("temperature", "top_p") if getattr(params, name) is None}
+    return params.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 def _sampling(params: ResponsesRequest) -> Sampling:
