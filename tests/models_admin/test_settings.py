@@ -17,9 +17,8 @@ from django.db import OperationalError
 from inference.errors import InternalError, InvalidRequest, ModelNotFound
 from inference.model_settings import ModelSettings
 from inference.model_settings_fields import FIELDS
-from models_admin import catalog as catalog_module
 from models_admin.catalog import DiskCatalog
-from models_admin.models import SettingsRecord
+from models_admin.models import ModelRecord, SettingsRecord
 from models_admin.settings import SettingsBook
 from models_admin.settings_shelf import SettingsShelf
 from tests.material import encoder_model, nano_model, place
@@ -205,7 +204,7 @@ async def test_settings_of_a_model_that_is_gone_can_only_be_put_back(root: Path)
     async with opened(root) as (_, book):
         await book.change("org/one", {"aliases": ["x"], "pinned": True})
     shutil.rmtree(root / "org" / "one")
-    await sync_to_async(catalog_module.store.ModelRecord.objects.all().delete)()
+    await sync_to_async(ModelRecord.objects.all().delete)()
     async with opened(root) as (catalog, book):
         with pytest.raises(ModelNotFound):
             catalog.resolve("x")
