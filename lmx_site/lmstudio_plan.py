@@ -18,17 +18,19 @@ import msgspec
 from pydantic import ValidationError
 
 from inference.model_files import Unusable, integer, printable, read_json
+from lmx_site import lmstudio_models
 from lmx_site.access import is_loopback
 from lmx_site.config_model import ServerSection
 from lmx_site.config_yaml import KeyPath
 from lmx_site.home import known_directories
+from lmx_site.lmstudio_models import DEFAULTS, PRESETS, PROMPT, short
 from models_admin import lmstudio
+from models_admin import row as examined
 from models_admin.lmstudio_names import studio_names
 from models_admin.row import examine
 from models_admin.scan import scan
 
 SERVER = ".internal/http-server-config.json"
-_DEFAULTS = ".internal/user-concrete-model-default-config"
 _MAX_FILES = 5000
 _OWN_PORT = 1234
 _MAX_NAME = 120
@@ -40,12 +42,10 @@ _HERE = {
     "defaultContextLength": "a model has its whole context, and takes memory for what is used of it",
     "modelLoadingGuardrails": "memory.max_memory_percent decides what fits",
     "unloadPreviousJITModelOnLoad": "models stay until their memory is needed, or models.idle_unload_sec is over",
-    "llm.load.contextLength": "a model has its whole context; a load may ask for less (context_length)",
-    "llm.prediction.systemPrompt": "no system prompt is kept here: send it as the first message",
+    "llm.load.numParallelSessions": "requests take memory for what they use; 'lmx set MODEL slots=N' bounds them",
+    "llm.load.mlx.kvCacheQuantization": "the key-value cache is kept in full precision here",
 }
 _PRIVATE = re.compile("auth|token|key|secret|passw|credential|permission", re.IGNORECASE)
-_PROMPT = "llm.prediction.systemPrompt"
-_SAMPLING = "nothing is kept for one model here: send it with the request"
 _UNKNOWN = "there is no such setting here"
 
 
@@ -94,8 +94,6 @@ class _Reader:
         self._server(self._json(SERVER))
         self._settings(self._json(lmstudio.SETTINGS))
         self._models()
-        self._defaults()
-        self._presets()
         servers = self._json("mcp.json").get("mcpServers")
         for name in servers if isinstance(servers, dict) else ():
             self._leave(f"MCP server {printable(name)}", "MCP servers are not spoken to here")
@@ -185,7 +183,8 @@ class _Reader:
         folders = lmstudio.model_folders(self._plan.home)
         found = [examine(one) for one in scan(folders, folders).found]
         refs = [(row.found.repo, row.ref()) for row in found]
-        told = studio_names(refs, lmstudio.model_keys(self._plan.home)).shown
+        names = studio_names(refs, lmstudio.model_keys(self._plan.home))
+        told = names.shown
         # Of another home than the one that the server looks at, it knows no names.
         derived = studio_names(refs, {}).derived if self._plan.home == lmstudio.find_home() else {}
         aliases = self._section("models").get("aliases")
@@ -201,6 +200,7 @@ class _Reader:
                     self._plan.rows.append(Row("model key", key, f"models.aliases: {repo}", done))
                     if done == "write":
                         self._plan.changes["models", "aliases", key] = repo
+        self._single_models(found, {**names.derived, **names.told})
         for row in found:
             if row.problem:
                 self._leave(f"model {row.found.repo}", row.problem)
@@ -208,23 +208,36 @@ class _Reader:
             for repo in sorted({printable(str(file.parent.relative_to(folder))) for file in _files(folder, ".gguf")}):
                 self._leave(f"model {repo}", "GGUF is not run here; fetch the model in MLX's format")
 
-    def _defaults(self) -> None:
-        root = self._plan.home / _DEFAULTS
-        for file in _files(root, ".json"):
-            name = printable(str(file.relative_to(root)).removesuffix(".json"))
-            fields, preset = self._fields(file)
-            if preset:
-                self._leave(f"{name}: preset {printable(preset)}", "there are no presets here")
-            for key, value in fields.items():
-                self._leave(f"{name}: {_told(key, value, _short(key))}", _HERE.get(key, _why(key)))
+    def _single_models(self, found: list[examined.Row], keys: Mapping[str, str]) -> None:
+        """What is set for single models, as ``model_settings``."""
+        home = self._plan.home
+        lmstudio_models.Found(
+            home,
+            models={row.found.repo.lower(): row for row in found},
+            keys=keys,
+            fields=self._fields,
+            put=self._put,
+            leave=self._leave,
+            unknown=self._unknown,
+        ).read(_files(home / DEFAULTS, ".json"), _files(home / PRESETS, ".preset.json"))
 
-    def _presets(self) -> None:
-        root = self._plan.home / "config-presets"
-        for file in _files(root, ".preset.json"):
-            fields, _ = self._fields(file)
-            held = ", ".join(_short(key) for key in fields) or "empty"
-            name = printable(file.name.removesuffix(".preset.json"))
-            self._leave(f"preset {name} ({held})", _HERE[_PROMPT] if _PROMPT in fields else _SAMPLING)
+    def _put(self, repo: str, setting: str, value: Any) -> None:
+        """Carry a setting of one model, unless config.yaml has its own."""
+        section, model, _ = path = lmstudio_models.place(self._values, repo, setting)
+        there = self._section(section).get(model)
+        own = there.get(setting) if isinstance(there, dict) else None
+        shown = f"{len(value)} characters" if setting == "system_prompt" else _shown(value)
+        if own is not None and own != value:
+            said = "its own" if setting == "system_prompt" else _shown(own)
+            self._leave(f"{repo}: {setting} {shown}", f"config.yaml has {section}: {said}")
+            return
+        done = "write" if own is None else "as it is"
+        self._plan.rows.append(Row(f"{setting} of {repo}", shown, f"{section}: {setting}", done))
+        if own is None:
+            self._plan.changes[path] = value
+
+    def _unknown(self, model: str, key: str, value: Any) -> None:
+        self._leave(f"{model}: {_told(key, value, short(key))}", _HERE.get(key, _UNKNOWN))
 
     # ---------------------------------------------------------------------------------------------------------- parts
 
@@ -241,6 +254,8 @@ class _Reader:
                 value = one.get("value")
                 if isinstance(value, dict) and "checked" in value:
                     value = value.get("value") if value["checked"] is True else None
+                if isinstance(value, dict) and value.get("enabled") is False:
+                    continue
                 if value not in (None, "", []):
                     found[printable(one["key"])] = value
         preset = told.get("preset")
@@ -292,14 +307,6 @@ def _files(root: Path, ending: str) -> Iterator[Path]:
     return islice(walk(), _MAX_FILES)
 
 
-def _short(key: str) -> str:
-    return key.removeprefix("llm.").removeprefix("load.").removeprefix("prediction.")
-
-
-def _why(key: str) -> str:
-    return _SAMPLING if key.startswith("llm.prediction.") else _UNKNOWN
-
-
 def _private_name(value: Any) -> str | None:
     """The first name in it, at any depth, that has to do with a key and is set; None where there is none."""
     rest = [value]
@@ -319,7 +326,7 @@ def _told(key: str, value: Any, name: str) -> str:
     """The name, with the value where it is known what that is: nobody's secrets go to a terminal or into a log."""
     number = isinstance(value, int | float)
     known = key in _HERE or (key.startswith("llm.prediction.") and number)
-    if not known or key == _PROMPT or _private_name({key: value}) is not None:
+    if not known or key == PROMPT or _private_name({key: value}) is not None:
         return name
     return f"{name} {_shown(value)}"
 
