@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from monitoring import audit_page, views
+from monitoring import audit_page, model_settings, views
 
 app_name = "monitoring"
 
@@ -19,5 +19,6 @@ urlpatterns = [
     path("now/unload", views.unload, name="unload"),
     path("now/dismiss", views.dismiss, name="dismiss"),
     path("now/stop", views.stop, name="stop"),
+    path("models/settings", model_settings.model_settings, name="model_settings"),
     path("chat/stream", views.chat_stream, name="chat_stream"),
 ]
