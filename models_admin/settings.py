@@ -17,6 +17,8 @@ from inference.model_settings_fields import FIELDS, NEVER, Field
 from models_admin.catalog import DiskCatalog
 from models_admin.settings_names import taken
 
+_MOST = 2 * len(FIELDS)
+
 Applied = Callable[[], Awaitable[None]]
 
 
@@ -113,6 +115,8 @@ class SettingsBook:
 
 def _judged(ref: ModelRef | None, changes: Values) -> dict[str, Any]:
     """The changes in the form in which they are kept, None for what is put back. Raises ``InvalidRequest``."""
+    if len(changes) > _MOST:
+        raise InvalidRequest(f"settings has {len(changes)} names; there are {len(FIELDS)} settings", param="settings")
     wanted: dict[str, Any] = {}
     problems: dict[str, str] = {}
     for name, value in changes.items():

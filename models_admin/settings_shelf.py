@@ -8,15 +8,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from django.db import DatabaseError
 
 from inference.catalog import ModelRef
 from inference.model_settings import Values, settings_of
+from inference.model_settings_checks import SettingProblem, checked
 from models_admin.row import Row
 from models_admin.settings_store import Kept, identity_of, load_settings
 
 log = logging.getLogger(__name__)
+
+
+def _sound(kept: Kept) -> Kept:
+    """Without what another version, or another program, wrote and nothing here could use; it stays in the database."""
+    sound: dict[str, Any] = {}
+    for name, value in kept.values.items():
+        try:
+            sound[name] = checked(name, value)
+        except SettingProblem as problem:
+            log.warning("the setting %s of %s is not used: it %s", name, kept.name, problem)
+    return Kept(kept.name, sound)
 
 
 class SettingsShelf:
@@ -32,12 +45,14 @@ class SettingsShelf:
         if self._is_read:
             return
         try:
-            self._kept, self._is_read = load_settings(), True
+            self._kept = {identity: _sound(kept) for identity, kept in load_settings().items()}
+            self._is_read = True
         except (DatabaseError, ValueError) as error:
             log.warning("the settings of models cannot be read: %s", error)
 
     def put(self, kept: Kept) -> None:
         """Take over what was stored just now."""
+        kept = _sound(kept)
         others = {identity: other for identity, other in self._kept.items() if identity != kept.name.lower()}
         self._kept = {**others, kept.name.lower(): kept} if kept.values else others
 

@@ -216,6 +216,25 @@ async def test_settings_of_a_model_that_is_gone_can_only_be_put_back(root: Path)
         assert (await book.change("org/one", {"aliases": None, "pinned": None})).stored == {}
 
 
+async def test_what_another_version_wrote_is_not_used(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = {"temperature": "hot", "slots": 2, "future": [1], "stop": "x", "aliases": [3]}
+    await sync_to_async(SettingsRecord.objects.create)(identity="org/one", name="org/one", values=values)
+    await sync_to_async(SettingsRecord.objects.create)(identity="org/two", name="org/two", values=[1])
+    async with opened(root) as (catalog, book):
+        assert catalog.resolve("org/one").settings == ModelSettings(slots=2)
+        assert catalog.resolve("org/two").settings == ModelSettings()
+        assert "the setting temperature of org/one is not used: it must be a number" in caplog.text
+        assert (await book.change("org/one", {"slots": 3})).stored == {"slots": 3}
+    record = await sync_to_async(SettingsRecord.objects.get)(identity="org/one")
+    assert record.values == {**values, "slots": 3}
+
+
+async def test_far_too_many_are_not_looked_at(root: Path) -> None:
+    async with opened(root) as (_, book):
+        error = await refused(book, {f"n{number}": 1 for number in range(100_000)})
+        assert (error.param, len(error.message) < 100) == ("settings", True)
+
+
 async def test_a_database_that_cannot_be_written_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(**named: object) -> None:
         raise OperationalError("disk I/O error")
