@@ -34,7 +34,13 @@ _SECRET = re.compile(r"key|token|secret|password|authorization", re.IGNORECASE)
 _WORDS = re.compile(r"prompt|messages|input|content", re.IGNORECASE)
 _LMSTUDIO_CHANGES = re.compile(r"/api/v1/models/(load|unload|download)/?")
 _NO_CHANGE = frozenset({"/chat/stream", "/logout", "/now/dismiss"})
-_VERBS = {"load": "load_model", "unload": "unload_model", "download": "download_model", "stop": "cancel_request"}
+_VERBS = {
+    "load": "load_model",
+    "unload": "unload_model",
+    "download": "download_model",
+    "stop": "cancel_request",
+    "model_settings": "set_model_settings",
+}
 
 _Write = Callable[[Entry], Future[None]]
 _write: _Write | None = None

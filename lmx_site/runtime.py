@@ -60,8 +60,8 @@ class Runtime:
         from models_admin.disk_keeper import DiskKeeper
         from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
-        from monitoring.audit import AuditLog
         from models_admin.settings import SettingsBook
+        from monitoring.audit import AuditLog
         from monitoring.hub import Hub, set_hub
         from monitoring.readings import open_reader
         from monitoring.sampler import Sampler

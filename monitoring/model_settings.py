@@ -5,6 +5,7 @@ What is empty in the form is not set. Only what was changed in it is sent on, so
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from django.views.decorators.http import require_http_methods
 from inference.api.deps import model_settings as keeper
 from inference.api.model_settings import reload_needed
 from inference.errors import InvalidRequest, LmxError, ModelNotFound
-from inference.model_settings import SettingsView, Values
+from inference.model_settings import SettingsView
 from monitoring.views import LONGEST_NAME, frame_context, is_fragment, page
 
 _GROUPS = {"names": "Names and pin", "loading": "Loading", "answers": "Answers", "thinking": "Thinking"}
@@ -66,23 +67,23 @@ async def model_settings(request: HttpRequest) -> HttpResponseBase:
 async def _changed(request: HttpRequest, view: SettingsView) -> HttpResponseBase:
     texts = {str(field["name"]): request.POST.get(str(field["name"])) for field in view.fields}
     entered = {name: _lines(text) for name, text in texts.items() if text is not None}
-    before = _was(request.POST, view)
+    was = _was(request.POST, view)
     changes = {
         str(field["name"]): _value(field, text)
         for field in view.fields
-        if (text := entered.get(field["name"])) is not None and text != _lines(_text(field, before.get(field["name"])))
+        if (text := entered.get(field["name"])) is not None and _mark(text) != was.get(field["name"])
     }
     try:
         after = await keeper().change(view.model_id, changes)
     except InvalidRequest as error:
-        return _shown(request, view, entered=entered, problems=error.details.get("problems", {}), before=before)
+        return _shown(request, view, entered=entered, problems=error.details.get("problems", {}), was=was)
     except ModelNotFound:
         raise
     except LmxError as error:
-        return _shown(request, view, entered=entered, failure=error.message, before=before)
+        return _shown(request, view, entered=entered, failure=error.message, was=was)
     if is_fragment(request):
         return _shown(request, after, saved=True)
-    return redirect(f"{reverse('monitoring:model_settings')}?{urlencode({'model_id': after.model_id, 'saved': 1})}")
+    return redirect(f"{reverse('monitoring:model_settings')}?{urlencode({'model_id': after.model_id, 'saved': '1'})}")
 
 
 def _shown(
@@ -92,7 +93,7 @@ def _shown(
     saved: bool = False,
     entered: Mapping[str, str] | None = None,
     problems: Mapping[str, str] | None = None,
-    before: Values | None = None,
+    was: Mapping[str, str] | None = None,
     failure: str = "",
 ) -> HttpResponse:
     """The form; what was ``entered`` stays in it until it is right."""
@@ -104,7 +105,7 @@ def _shown(
     context = {
         "settings": view,
         "groups": [(title, rows) for title, rows in groups if rows],
-        "was": json.dumps(dict(view.stored if before is None else before)),
+        "was": json.dumps(dict(was or _marks(view))),
         "saved": saved and not wrong,
         "wrong": len(wrong),
         "failure": failure,
@@ -117,13 +118,23 @@ def _shown(
     return render(request, "monitoring/model_settings.html", {**frame, **context}, status=status)
 
 
-def _was(given: QueryDict, view: SettingsView) -> Values:
-    """What was set when the form was made; what is set now where it does not tell."""
+def _marks(view: SettingsView) -> dict[str, str]:
+    """What stands in each field, told apart but not told: forms are logged, and prompts shall not be."""
+    return {str(field["name"]): _mark(_lines(_text(field, view.stored.get(field["name"])))) for field in view.fields}
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _was(given: QueryDict, view: SettingsView) -> dict[str, str]:
+    """The marks of the form as it was made; of what is set now where it does not tell."""
     try:
         told = json.loads(given.get("was", ""))
     except (ValueError, RecursionError):
-        return view.stored
-    return told if isinstance(told, dict) else view.stored
+        told = None
+    now = _marks(view)
+    return {name: str(told.get(name, mark)) for name, mark in now.items()} if isinstance(told, dict) else now
 
 
 def _row(field: Mapping[str, Any], view: SettingsView, entered: Mapping[str, str], wrong: Mapping[str, str]) -> Row:

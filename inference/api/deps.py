@@ -100,8 +100,17 @@ def configure(
     global _services
     found = responses or Responses()
     named = version or _installed_version()
-    given = {"fetcher": fetcher, "keeper": keeper, "audit": audit, "settings": settings}
-    _services = Services(catalog, events, strict, named, responses=found, **given)
+    _services = Services(
+        catalog,
+        events,
+        strict,
+        named,
+        responses=found,
+        fetcher=fetcher,
+        keeper=keeper,
+        audit=audit,
+        settings=settings,
+    )
 
 
 def services() -> Services:

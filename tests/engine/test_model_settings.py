@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from inference.errors import InsufficientMemory
 from inference.model_settings import ModelSettings
 from tests.engine.conftest import GIB, World
 from tests.engine.test_idle import Clock, ask, gone
-from tests.engine.test_memory import loaded, weigh
+from tests.engine.test_memory import gives_back, loaded, weigh
 
 
 def keep(world: World, model: str, **values: Any) -> None:
@@ -77,9 +78,11 @@ async def test_what_is_pinned_gives_way_to_nobody(world: World) -> None:
     with pytest.raises(InsufficientMemory, match=r"Unload kept \(pinned\)"):
         await world.engine.load("big", context=None, slots=None, pin=None)
     assert world.status("kept").state == "ready"
+    back = asyncio.create_task(gives_back(world, "kept"))
     assert not (await changed(world, "kept")).pinned
     await clock.forward(1000)
     await gone(world, "kept")
+    await back
 
 
 async def test_a_loads_own_word_on_pinning_holds_until_the_setting_is_changed(world: World) -> None:
