@@ -176,9 +176,9 @@ _BY_CODE: dict[str, type[LmxError]] = {
 
 # Codes that a job may end with, beyond those.
 _OF_JOBS: dict[str, type[LmxError]] = {
-    **dict.fromkeys(("busy", "job_cancelled", "file_changed", "unreadable"), Conflict),
+    **dict.fromkeys(("busy", "model_busy", "job_cancelled", "job_paused", "file_changed", "unreadable"), Conflict),
     **dict.fromkeys(("hub_unreachable", "hub_error", "interrupted"), ModelUnavailable),
-    **dict.fromkeys(("model_not_found", "revision_not_found"), NotFound),
+    **dict.fromkeys(("model_not_found", "revision_not_found", "revision_gone"), NotFound),
     "model_gated": Forbidden,
     "unsupported_model": InvalidRequest,
 }

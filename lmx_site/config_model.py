@@ -151,6 +151,9 @@ class ModelsSection(Section):
     quantization_preference: Text = "4bit"
     idle_unload_sec: Annotated[float, Field(ge=1, le=31_536_000)] | None = None
     demo: bool = True
+    max_downloads: Annotated[int, Field(ge=1, le=16)] = 2
+    download_retry_sec: Seconds = 300
+    keep_free_gb: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 1
 
 
 class MemorySection(Section):

@@ -22,6 +22,7 @@ from lmx_site.supervise import keep_running
 if TYPE_CHECKING:
     from inference.engine.engine import WorkerEngine
     from inference.protocols.responses.background import Responses
+    from models_admin.busy import Busy
     from models_admin.catalog import DiskCatalog
     from models_admin.disk_keeper import DiskKeeper
     from models_admin.fetch import HubFetcher
@@ -58,7 +59,6 @@ class Runtime:
         from lmx_site.own_places import own_places
         from models_admin.busy import Busy
         from models_admin.disk_keeper import DiskKeeper
-        from models_admin.fetch import HubFetcher
         from models_admin.jobs import Jobs
         from models_admin.settings import SettingsBook
         from monitoring.audit import AuditLog
@@ -80,7 +80,7 @@ class Runtime:
         await self.jobs.start()
         catalog = self.catalog = await self._open_catalog()
         busy = Busy()
-        self._fetcher = HubFetcher(self.jobs, catalog, self.places.models, busy=busy)
+        self._fetcher = self._open_fetcher(self.jobs, catalog, busy)
         self._keeper = DiskKeeper(
             self.jobs,
             catalog,
@@ -104,7 +104,7 @@ class Runtime:
             audit=AuditLog(),
             settings=SettingsBook(catalog, self.config.model_standards(), self.engine.apply_settings),
         )
-        await self._fetcher.resume()
+        await self._fetcher.go_on()
         sampler = Sampler(hub, self.engine)
         self.background("sampler", sampler.run)
         self.background("catalog-scan", self._rescan)
@@ -126,9 +126,28 @@ class Runtime:
         await catalog.refresh()
         return catalog
 
+    def _open_fetcher(self, jobs: Jobs, catalog: DiskCatalog, busy: Busy) -> HubFetcher:
+        from models_admin.fetch import HubFetcher, patience
+
+        wanted = self.config.models
+        return HubFetcher(
+            jobs,
+            catalog,
+            self.places.models,
+            keep_free=int(wanted.keep_free_gb * 1024**3),
+            busy=busy,
+            at_once=wanted.max_downloads,
+            patience=patience(wanted.download_retry_sec),
+            load=self._load_fetched,
+        )
+
     def _running(self) -> Iterable[tuple[Path, str]]:
         """The directories of the models that run, and how."""
         return self.engine.directories() if self.engine else ()
+
+    async def _load_fetched(self, model: str) -> None:
+        if self.engine is not None:
+            await self.engine.load(model, context=None, slots=None, pin=None)
 
     def background(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Run ``work`` supervised until it returns or the runtime stops."""

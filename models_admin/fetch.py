@@ -5,33 +5,24 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-import msgspec
 from asgiref.sync import sync_to_async
 
-from inference.errors import (
-    Conflict,
-    InsufficientStorage,
-    InternalError,
-    InvalidRequest,
-    LmxError,
-    ModelNotFound,
-    ModelUnavailable,
-    NotFound,
-    TooManyRequests,
-)
-from inference.fetching import JobStatus, JobWord
+from inference.catalog import ModelRef
+from inference.errors import Conflict, InternalError, LmxError, ModelUnavailable, NotFound, TooManyRequests
+from inference.fetching import JobStatus
 from models_admin.busy import Busy
+from models_admin.fetch_line import Fetch, Line
 from models_admin.fetch_names import Wanted, parse_wanted
+from models_admin.fetch_told import from_row, refusal, told_files, wanted_of
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed
-from models_admin.job_words import describe
-from models_admin.jobs import Jobs
-from models_admin.models import Job
+from models_admin.job_words import amount, describe, in_line
+from models_admin.jobs import CANCELLED, PAUSED, End, Jobs
+from models_admin.models import Job, JobState
 from models_admin.row import Row
 
 log = logging.getLogger(__name__)
@@ -40,64 +31,40 @@ PROGRAM = "models_admin.fetch_worker"
 KEEP_FREE_BYTES = 1 << 30
 """What must stay free on the disk of the models."""
 
-MAX_AT_ONCE = 4
+AT_ONCE = 2
+MOST_WAITING = 100
+PATIENCE = (1.0, 60.0, 300.0)
+"""Seconds: the first wait before trying again, the longest, and how long nothing may come before it is given up."""
+
+
+def patience(give_up_s: float) -> tuple[float, float, float]:
+    """``PATIENCE`` with another end."""
+    return (*PATIENCE[:2], give_up_s)
+
+
 _LOCK_PATIENCE_S = 10.0
 """How long one that goes on waits for the program of the server before to be gone."""
 
-_REFUSALS: dict[str, Callable[..., LmxError]] = {
-    "model_not_found": ModelNotFound,
-    "revision_not_found": NotFound,
-    "unsupported_model": InvalidRequest,
-    "insufficient_storage": InsufficientStorage,
-    "hub_unreachable": ModelUnavailable,
-    "hub_error": ModelUnavailable,
-    "busy": Conflict,
-    "job_cancelled": Conflict,
-    "interrupted": ModelUnavailable,
-}
+_GO_ON_BY_THEMSELVES = ("hub_unreachable", "insufficient_storage")
+_ENDED = (JobState.PAUSED, JobState.FAILED, JobState.CANCELLED)
 
-
-class ModelGated(LmxError):
-    """The Hub gives the model only to those who accepted its terms."""
-
-    status, code = 403, "model_gated"
+Load = Callable[[str], Awaitable[object]]
 
 
 class _Catalog(Protocol):
     async def refresh(self) -> None: ...
 
+    def all(self) -> list[ModelRef]: ...
+
     def rows_of(self, repo: str) -> list[Row]: ...
 
 
-class _Fetch:
-    """One fetch under way. ``job`` is None until it has a number; ``known`` is set with its size, or at its end.
-
-    ``resumes`` is the row of one that goes on.
-    """
-
-    def __init__(self, wanted: Wanted, resumes: Job | None = None) -> None:
-        self.wanted, self.resumes = wanted, resumes
-        self.job: int | None = None
-        self.latest = Progress("resolve")
-        if resumes is not None:
-            self.latest = Progress("resolve", resumes.done, resumes.total)
-        self.known = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-        self.failure: LmxError | None = None
-
-    def on_start(self, job: int) -> None:
-        self.job = job
-
-    def on_progress(self, progress: Progress) -> None:
-        if progress.total:
-            self.latest = progress
-            self.known.set()
-        else:  # what was known before stays
-            self.latest = msgspec.structs.replace(self.latest, phase=progress.phase)
-
-
 class HubFetcher:
-    """``models`` gets ``org/name/<commit>/``; ``catalog`` is refreshed after each success."""
+    """``models`` gets ``org/name/<commit>/``; ``catalog`` is refreshed after each success.
+
+    ``at_once`` are fetched at a time, the others wait in line. ``load`` loads a model by its id. ``patience`` is
+    described at ``PATIENCE``.
+    """
 
     def __init__(
         self,
@@ -107,20 +74,27 @@ class HubFetcher:
         *,
         keep_free: int = KEEP_FREE_BYTES,
         busy: Busy | None = None,
+        at_once: int = AT_ONCE,
+        patience: tuple[float, float, float] = PATIENCE,
+        load: Load | None = None,
     ) -> None:
         self._jobs, self._catalog, self._models, self._keep_free = jobs, catalog, models, keep_free
-        self._busy = busy or Busy()
-        self._running: dict[tuple[str, str], _Fetch] = {}
+        self._busy, self._patience, self._load = busy or Busy(), patience, load
+        self._line = Line(at_once)
 
-    async def start(self, repo: str, revision: str | None = None, quantization: str | None = None) -> JobStatus:
+    async def start(
+        self, repo: str, revision: str | None = None, quantization: str | None = None, *, auto_load: bool = False
+    ) -> JobStatus:
         """See ``inference.fetching.Fetcher``."""
         wanted = parse_wanted(repo, revision, quantization)
-        fetch = self._running.get(wanted.key)
+        fetch = self._line.get(wanted)
         if fetch is None:
-            if len(self._running) >= MAX_AT_ONCE:
-                raise TooManyRequests(f"{MAX_AT_ONCE} models are being fetched already; wait for one", retry_after=60)
-            self._busy.check(wanted.repo, "fetch")
-            fetch = self._begin(_Fetch(wanted))
+            self._check_room(wanted)
+            fetch = self._begin(Fetch(wanted, auto_load=auto_load))
+        elif auto_load and not fetch.auto_load:
+            fetch.auto_load = True
+            if fetch.job is not None:
+                await self._jobs.note(fetch.job, params={"auto_load": True})
         await fetch.known.wait()
         if fetch.failure is not None:
             raise fetch.failure
@@ -128,33 +102,31 @@ class HubFetcher:
             raise ModelUnavailable("the server is stopping")
         return await self.status(fetch.job)
 
-    async def resume(self) -> None:
-        """Go on, under their old numbers, with the fetches of a server that has ended. Once, after ``Jobs.start``."""
+    async def go_on(self) -> None:
+        """Go on, under their old numbers, with what a server that has ended has left. Once, after ``Jobs.start``."""
         for row in await self._jobs.waiting("fetch"):
-            wanted = _wanted_of(row)
-            if wanted is None or wanted.key in self._running or len(self._running) >= MAX_AT_ONCE:
-                await self._jobs.give_up(row.pk)
+            wanted = wanted_of(row)
+            if wanted is None or self._line.get(wanted) is not None:
+                await self._jobs.give_up(row)
             else:
-                self._begin(_Fetch(wanted, row)).on_start(row.pk)
-
-    def _begin(self, fetch: _Fetch) -> _Fetch:
-        self._running[fetch.wanted.key] = fetch
-        fetch.task = asyncio.create_task(self._work(fetch), name=f"fetch {fetch.wanted.repo}")
-        return fetch
+                self._begin(Fetch(wanted, row))
+        for row in await self._jobs.paused():
+            wanted = wanted_of(row) if row.result.get("code") in _GO_ON_BY_THEMSELVES else None
+            if wanted is not None and self._line.get(wanted) is None:
+                self._begin(Fetch(wanted, row))
+            else:
+                self._jobs.show_waiting(row, JobState.PAUSED, row.error)
 
     async def wait(self, job: int) -> JobStatus:
         """See ``inference.fetching.Fetcher``."""
-        fetch = self._of(job)
+        fetch = self._line.of(job)
         if fetch is not None and fetch.task is not None:
             await asyncio.wait({fetch.task})
         return await self.status(job)
 
     async def status(self, job: int) -> JobStatus:
         """See ``inference.fetching.Fetcher``."""
-        row = await Job.objects.filter(pk=job).afirst() if 0 < job < 2**63 else None
-        if row is None:
-            raise NotFound(f"there is no job {job}", code="job_not_found", param="job")
-        return self._told(row)
+        return self._told(await _row(job))
 
     async def jobs(self, limit: int = 100) -> list[JobStatus]:
         """See ``inference.fetching.Fetcher``."""
@@ -162,52 +134,189 @@ class HubFetcher:
 
     async def cancel(self, job: int) -> JobStatus:
         """See ``inference.fetching.Fetcher``."""
-        if not self._jobs.cancel(job):
-            told = await self.status(job)
-            raise Conflict(f"the job {job} does not run: it is {told.state}", code="job_not_running")
-        await self._jobs.ended(job)
-        return await self.wait(job)
+        if self._line.of(job) is not None:
+            return await self._end(job, CANCELLED)
+        if self._jobs.cancel(job):
+            await self._jobs.ended(job)
+            return await self.status(job)
+        row = await _row(job)
+        if row.state != JobState.PAUSED:
+            raise Conflict(f"the job {job} does not run: it is {self._told(row).state}", code="job_not_running")
+        await self._jobs.settle(row, CANCELLED)
+        return await self.status(job)
+
+    async def pause(self, job: int) -> JobStatus:
+        """See ``inference.fetching.Fetcher``."""
+        if self._line.of(job) is not None:
+            return await self._end(job, PAUSED)
+        told = await self.status(job)
+        if told.state == "paused":
+            return told
+        if told.kind != "fetch":
+            raise Conflict(f"a job of the kind {told.kind} cannot be paused, only cancelled", code="job_not_pausable")
+        raise Conflict(f"the job {job} does not run: it is {told.state}", code="job_not_running")
+
+    async def resume(self, job: int) -> JobStatus:
+        """See ``inference.fetching.Fetcher``."""
+        if self._line.of(job) is not None:
+            return await self.status(job)
+        row = await _row(job)
+        wanted = wanted_of(row) if row.kind == "fetch" and row.state in _ENDED else None
+        if wanted is None:
+            raise Conflict(f"the job {job} cannot be resumed: it is {self._told(row).state}", code="job_not_resumable")
+        if (other := self._line.get(wanted)) is not None:
+            raise Conflict(f"{wanted.repo} is being fetched already, by the job {other.job}", code="model_busy")
+        self._check_room(wanted)
+        fetch = self._begin(Fetch(wanted, row))
+        await fetch.known.wait()
+        return await self.status(job)
 
     async def stop(self) -> None:
         """Return when nothing runs any more, after ``Jobs.stop``."""
-        tasks = [fetch.task for fetch in self._running.values() if fetch.task is not None]
+        tasks = [fetch.task for fetch in self._line if fetch.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, fetch: _Fetch) -> None:
-        wanted, row = fetch.wanted, fetch.resumes
-        params: dict[str, Any] = {"models": str(self._models), "repo": wanted.repo, "revision": wanted.revision}
-        params |= {"keep_free": self._keep_free, "lock_patience_s": 0.0 if row is None else _LOCK_PATIENCE_S}
+    # ------------------------------------------------------------------------------------------------------ inside
+
+    def _check_room(self, wanted: Wanted) -> None:
+        if len(self._line.waiting()) >= MOST_WAITING:
+            raise TooManyRequests(f"{MOST_WAITING} models wait to be fetched already", retry_after=60)
+        self._busy.check(wanted.repo, "fetch")
+
+    def _begin(self, fetch: Fetch) -> Fetch:
+        self._line.add(fetch)
+        fetch.task = asyncio.create_task(self._live(fetch), name=f"fetch {fetch.wanted.repo}")
+        return fetch
+
+    async def _end(self, job: int, end: End) -> JobStatus:
+        """Cancel or pause one that has not ended, whatever it is at; return when it is gone."""
+        fetch = self._line.of(job)
+        if fetch is not None and fetch.task is not None and fetch.stage != "loading":
+            fetch.end = fetch.end or end
+            if fetch.stage == "line":
+                fetch.task.cancel()
+            else:
+                self._jobs.cancel(job, end)
+            await asyncio.wait({fetch.task})
+        told = await self.status(job)
+        if told.state != end.state.value:
+            raise Conflict(f"the job {job} does not run: it is {told.state}", code="job_not_running")
+        return told
+
+    async def _live(self, fetch: Fetch) -> None:
         try:
-            with self._busy.work(wanted.repo, "fetch"):
-                await self._jobs.run(
-                    "fetch",
-                    PROGRAM,
-                    params | {"checked": self._checked(wanted.repo)},
-                    subject=wanted.repo,
-                    on_progress=fetch.on_progress,
-                    on_start=fetch.on_start,
-                    resumes=None if row is None else row.pk,
-                    settle=self._list_it,
-                )
-        except JobFailed as failure:
-            fetch.failure = _refusal(failure)
-        except LmxError as error:
-            fetch.failure = error
-            if row is not None:
-                await self._jobs.give_up(row.pk)
+            row = fetch.row = await self._opened(fetch)
+            if fetch.stage == "line":
+                self._show_line()
+                fetch.known.set()
+            await fetch.turn.wait()
+            await self._work(fetch, row)
+            self._line.fetched(fetch)
+            self._show_line()
+            fetch.known.set()
+            if fetch.result is not None and fetch.auto_load:
+                await self._load_it(row.pk, fetch.result)
+        except asyncio.CancelledError:
+            if fetch.end is None or fetch.row is None:  # the server stops
+                raise
+            await self._jobs.settle(fetch.row, fetch.end)
         except Exception:
-            log.exception("fetching %s", wanted.repo)
+            log.exception("fetching %s", fetch.wanted.repo)
             fetch.failure = InternalError("the fetch ended by a defect: see the log")
         finally:
-            del self._running[wanted.key]
+            self._line.remove(fetch)
+            self._show_line()
             fetch.known.set()
 
-    async def _list_it(self, result: dict[str, Any] | None) -> None:
+    async def _opened(self, fetch: Fetch) -> Job:
+        """The row, queued: a new one, or that of the same fetch which was cut off."""
+        wanted = fetch.wanted
+        row = fetch.row or await _paused(wanted)
+        if row is None:
+            params = {"repo": wanted.repo, "revision": wanted.revision, "auto_load": fetch.auto_load}
+            return await _row(await self._jobs.enqueue("fetch", wanted.repo, params))
+        if row.state != JobState.QUEUED:
+            gone = row.result.get("code") == "revision_gone"
+            await self._jobs.note(row.pk, params={"auto_load": fetch.auto_load} | ({"commit": None} if gone else {}))
+            await self._jobs.requeue(row)
+            row = await _row(row.pk)
+        fetch.latest, fetch.files = Progress("resolve", row.done, row.total), row.files
+        return row
+
+    async def _work(self, fetch: Fetch, row: Job) -> None:
+        params = {name: row.params.get(name) for name in ("repo", "revision", "commit")}
+        params |= {"auto_load": fetch.auto_load, "models": str(self._models), "keep_free": self._keep_free}
+        params |= {"patience": self._patience, "lock_patience_s": _LOCK_PATIENCE_S if row.started_at else 0.0}
+
+        def on_start(job: int) -> None:
+            if fetch.end is not None:
+                self._jobs.cancel(job, fetch.end)
+
+        try:
+            with self._busy.work(fetch.wanted.repo, "fetch"):
+                fetch.result = await self._jobs.run(
+                    "fetch",
+                    PROGRAM,
+                    params | {"checked": self._checked(fetch.wanted.repo)},
+                    subject=fetch.wanted.repo,
+                    on_progress=fetch.on_progress,
+                    on_start=on_start,
+                    resumes=row.pk,
+                    on_part=lambda about: self._learn(fetch, row.pk, about),
+                    settle=lambda result: self._settle(fetch, row.pk, result),
+                )
+        except JobFailed as failure:
+            fetch.failure = refusal(failure, row.pk)
+        except LmxError as error:
+            fetch.failure = error
+            await self._jobs.give_up(row, error.message, error.code)
+
+    def _learn(self, fetch: Fetch, job: int, about: dict[str, Any]) -> None:
+        """What the program says before it brings the first byte."""
+        if "commit" in about:
+            _write(fetch, self._jobs.note(job, params={"commit": about["commit"]}))
+        if "files" in about:
+            fetch.files, done, total = about["files"], about["done"], about["done"] + about["missing"]
+            fetch.latest = Progress("download", done, total)
+            _write(fetch, self._jobs.keep_files(job, [list(file) for file in fetch.files]))
+            _write(fetch, self._jobs.began(job, done, total))
+            self._reserve(fetch, job, about["missing"], about["free"])
+
+    def _reserve(self, fetch: Fetch, job: int, missing: int, free: int) -> None:
+        """What others that are under way still need is theirs; the program itself sees what is free."""
+        promised = self._line.promised(fetch)
+        if promised and missing > free - self._keep_free - promised:
+            numbers = {"needed_bytes": missing, "free_bytes": free, "keep_free_bytes": self._keep_free}
+            fetch.end = End(
+                JobState.PAUSED,
+                f"{fetch.wanted.repo} needs {amount(missing)} more; {amount(free)} are free, of which "
+                f"{amount(promised)} are promised to other downloads and {amount(self._keep_free)} must stay free. "
+                "Resume it when they are done, or free some space.",
+                "insufficient_storage",
+                numbers | {"promised_bytes": promised},
+            )
+            self._jobs.cancel(job, fetch.end)
+
+    async def _settle(self, fetch: Fetch, job: int, result: dict[str, Any] | None) -> None:
         """Whoever hears that a fetch is done finds its model in the catalog."""
+        await asyncio.gather(*fetch.writing)
+        await self._jobs.keep_files(job, fetch.files)
         if result is not None:
             await self._catalog.refresh()
+
+    async def _load_it(self, job: int, result: dict[str, Any]) -> None:
+        """Load what was fetched; the fetch stays done however that ends."""
+        found = next((ref for ref in self._catalog.all() if str(ref.path) == result["path"]), None)
+        try:
+            if found is None or self._load is None:
+                raise ModelUnavailable("the model is not in the catalog")
+            await self._load(found.id)
+            more: dict[str, Any] = {"auto_loaded": True}
+        except LmxError as error:
+            more = {"auto_loaded": False, "load_error": error.message}
+        await self._jobs.note(job, result=more)
 
     def _checked(self, repo: str) -> dict[str, dict[str, dict[str, Any]]]:
         """What reading the files of a model has shown: a fetch repairs what is bad, and need not read what is good."""
@@ -220,19 +329,25 @@ class HubFetcher:
             for row in self._catalog.rows_of(repo)
         }
 
-    def _of(self, job: int) -> _Fetch | None:
-        return next((fetch for fetch in self._running.values() if fetch.job == job), None)
+    def _show_line(self) -> None:
+        for place, fetch in enumerate(self._line.waiting(), 1):
+            if fetch.row is not None:
+                self._jobs.show_waiting(fetch.row, JobState.QUEUED, in_line(place), place)
 
     def _told(self, row: Job) -> JobStatus:
-        """The row, with what is newer than it where the job runs here."""
-        told = _from_row(row)
+        """The row, with what is newer than it where the job is at work here."""
+        told, fetch = from_row(row), self._line.of(row.pk)
+        if told.state == "queued" and fetch is not None:
+            place = self._line.place(fetch)
+            return dataclasses.replace(told, place=place, message="" if place is None else in_line(place))
         if told.state != "running":
             return told
-        rate, fetch = self._jobs.rate(row.pk), self._of(row.pk)
+        rate = self._jobs.rate(row.pk)
         if fetch is not None:
-            progress = fetch.latest
+            progress, told = fetch.latest, dataclasses.replace(told, files=told_files(fetch.files))
         else:
             progress = self._jobs.latest(row.pk) or Progress(row.phase, row.done, row.total, row.unit)
+        stands = progress.unit != "bytes" or bool(progress.note)
         return dataclasses.replace(
             told,
             phase=progress.phase,
@@ -240,58 +355,31 @@ class HubFetcher:
             total=progress.total,
             unit=progress.unit,
             message=describe(progress),
-            bytes_per_second=rate.bytes_per_second if progress.unit == "bytes" else 0.0,
-            seconds_left=rate.seconds_left,
+            bytes_per_second=0.0 if stands else rate.bytes_per_second,
+            seconds_left=None if progress.note else rate.seconds_left,
         )
 
 
-def _from_row(row: Job) -> JobStatus:
-    state: JobWord = cast("JobWord", str(row.state))
-    result: dict[str, Any] = dict(row.result)
-    if state == "done" and result.get("already_downloaded"):
-        state = "already_downloaded"
-    done, total = row.done, row.total
-    if row.kind == "fetch" and "bytes" in result:
-        done = total = result["bytes"]
-    return JobStatus(
-        job=row.pk,
-        kind=row.kind,
-        subject=row.subject,
-        state=state,
-        phase=row.phase,
-        done=done,
-        total=total,
-        unit=row.unit,
-        message=row.error,
-        code=result.get("code", "job_failed") if state == "failed" else "job_cancelled" if state == "cancelled" else "",
-        started_at=_seconds(row.started_at),
-        finished_at=_seconds(row.finished_at),
-        result=result,
-    )
+async def _row(job: int) -> Job:
+    row = await Job.objects.filter(pk=job).afirst() if 0 < job < 2**63 else None
+    if row is None:
+        raise NotFound(f"there is no job {job}", code="job_not_found", param="job")
+    return row
 
 
-def _wanted_of(row: Job) -> Wanted | None:
-    """What a row's parameters ask for; None where they are not of this version."""
-    repo, revision = row.params.get("repo"), row.params.get("revision")
-    if not isinstance(repo, str) or not isinstance(revision, str):
-        return None
-    try:
-        return parse_wanted(repo, revision)
-    except InvalidRequest:
-        return None
+async def _paused(wanted: Wanted) -> Job | None:
+    """A paused fetch of the same, the newest."""
+    rows = Job.objects.filter(kind="fetch", state=JobState.PAUSED, subject__iexact=wanted.repo)
+    return next((row for row in await sync_to_async(lambda: list(rows))() if _key(row) == wanted.key), None)
 
 
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
+def _key(row: Job) -> tuple[str, str] | None:
+    wanted = wanted_of(row)
+    return None if wanted is None else wanted.key
 
 
-def _refusal(failure: JobFailed) -> LmxError:
-    if failure.code == ModelGated.code:
-        return ModelGated(failure.message, param="model_id")
-    make = _REFUSALS.get(failure.code)
-    if make is None:
-        return failure
-    param = "revision" if failure.code == "revision_not_found" else None
-    if make in (ModelNotFound, InvalidRequest):
-        param = "model_id"
-    return make(failure.message, code=failure.code, param=param, details=failure.details)
+def _write(fetch: Fetch, work: Coroutine[Any, Any, None]) -> None:
+    """In the background; ``Fetch.writing`` is awaited before the job ends."""
+    task = asyncio.create_task(work)
+    fetch.writing.add(task)
+    task.add_done_callback(fetch.writing.discard)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from models_admin.job_child import JobError
+from models_admin.job_words import amount
 from models_admin.manifest import sha256_file
 
 _CHUNK = 1 << 20
@@ -55,8 +56,12 @@ class Wished:
     signature: Signature
 
 
+class WrongContent(Exception):
+    """What came is not the file that was promised; the text says how it differs."""
+
+
 class PartFile:
-    """Bytes on disk with their hashes, as far as ``http_get`` needs a file: it only appends, or begins anew.
+    """Bytes on disk with their hashes: it only grows, or begins anew.
 
     ``on_bytes`` hears how many bytes came, or were lost (negative). Raises ``JobError`` when less than ``keep_free``
     bytes are left on the disk.
@@ -95,16 +100,21 @@ class PartFile:
 
     def write(self, chunk: bytes) -> int:
         if self._there + len(chunk) > self._size:
-            raise JobError(f"The Hub sent more of {self._path.stem} than it said there is.", code="hub_error")
+            raise WrongContent(f"is longer than the {self._size} bytes that were promised")
         if self._there - self._looked >= _LOOK_EVERY:
             self._looked = self._there
             free = shutil.disk_usage(self._path.parent).free
             if free < self._keep_free:
                 raise JobError(
-                    f"The disk has only {free} bytes left and {self._keep_free} must stay free: what was fetched is "
-                    "kept. Free some space and start it again.",
+                    f"The disk is full: {self._path.stem} needs {amount(self._size - self._there)} more, "
+                    f"{amount(free)} are free and {amount(self._keep_free)} of them must stay free. What was fetched "
+                    "is kept: free some space and resume it.",
                     code="insufficient_storage",
-                    details={"free_bytes": free, "keep_free_bytes": self._keep_free},
+                    details={
+                        "needed_bytes": self._size - self._there,
+                        "free_bytes": free,
+                        "keep_free_bytes": self._keep_free,
+                    },
                 )
         left = memoryview(chunk)
         while left:
@@ -115,12 +125,6 @@ class PartFile:
 
     def tell(self) -> int:
         return self._there
-
-    def seek(self, offset: int) -> int:
-        """``http_get`` goes back where it began when the server ignores the range: only the very beginning is asked."""
-        if offset:
-            raise ValueError("a part file only grows, or begins anew")
-        return self._file.seek(0)
 
     def truncate(self) -> int:
         """Begin anew."""

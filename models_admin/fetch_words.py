@@ -18,12 +18,18 @@ from huggingface_hub.errors import (
 
 from inference.errors import InvalidRequest
 from models_admin.fetch_names import endpoint
+from models_admin.fetch_retry import passing
 from models_admin.job_child import JobError
+
+_KEPT = "What was fetched is kept; it goes on at the next start of the server, or when it is resumed."
 
 
 @contextlib.contextmanager
-def explained(repo: str, revision: str) -> Iterator[None]:
-    """Turn what the library raises into ``JobError``; files' own ``OSError``s pass."""
+def explained(repo: str, revision: str, *, pinned: bool = False) -> Iterator[None]:
+    """Turn what the library raises into ``JobError``; files' own ``OSError``s pass.
+
+    ``pinned``: ``revision`` is a commit that was there when the fetch began.
+    """
     try:
         yield
     except InvalidRequest as error:
@@ -33,30 +39,22 @@ def explained(repo: str, revision: str) -> Iterator[None]:
             "HF_HUB_OFFLINE is set, so nothing is fetched; unset it and restart the server.", code="hub_unreachable"
         ) from error
     except HfHubHTTPError as error:
-        raise _refusal(error, repo, revision) from error
+        raise _refusal(error, repo, revision, pinned=pinned) from error
     except (httpx2.TimeoutException, TimeoutError) as error:
-        raise JobError(
-            f"{endpoint()} did not answer in time; what was fetched is kept. Start it again.", code="hub_unreachable"
-        ) from error
+        raise JobError(f"{endpoint()} does not answer in time. {_KEPT}", code="hub_unreachable") from error
     except (httpx2.HTTPError, ConnectionError) as error:
         raise JobError(
-            f"{endpoint()} cannot be reached (is there a network? is HF_ENDPOINT right?): {_first_line(error)}; what "
-            "was fetched is kept. Start it again later.",
+            f"{endpoint()} cannot be reached (is there a network? is HF_ENDPOINT right?): {_first_line(error)}. "
+            f"{_KEPT}",
             code="hub_unreachable",
         ) from error
-    except OSError as error:
-        if error.errno is None:  # the library's: fewer bytes than announced
-            raise JobError(
-                f"The Hub sent another number of bytes of {repo} than it said; start it again.", code="hub_error"
-            ) from error
-        raise
     except (ValueError, TypeError, KeyError) as error:
         raise JobError(
             f"{endpoint()} answered with what is no answer: {_first_line(error)}", code="hub_error"
         ) from error
 
 
-def _refusal(error: HfHubHTTPError, repo: str, revision: str) -> JobError:
+def _refusal(error: HfHubHTTPError, repo: str, revision: str, *, pinned: bool) -> JobError:
     status = error.response.status_code if error.response is not None else 0
     unknown = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
     if isinstance(error, GatedRepoError) or (status in (401, 403) and not unknown):
@@ -65,6 +63,14 @@ def _refusal(error: HfHubHTTPError, repo: str, revision: str) -> JobError:
             "account, and restart the server.",
             code="model_gated",
         )
+    if pinned and (
+        isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError) or (status == 404 and not unknown)
+    ):
+        return JobError(
+            f"The commit {revision[:12]} of {repo} is not at the Hub any more, or not all of it: its history was "
+            "rewritten while it was fetched. Try again to fetch what is there now.",
+            code="revision_gone",
+        )
     if isinstance(error, RevisionNotFoundError):
         return JobError(f"{repo} has no revision {revision!r} at the Hub.", code="revision_not_found")
     if unknown:
@@ -72,13 +78,13 @@ def _refusal(error: HfHubHTTPError, repo: str, revision: str) -> JobError:
             f"There is no model {repo} at {endpoint()} (or it is private: then set HF_TOKEN and restart the server).",
             code="model_not_found",
         )
-    if isinstance(error, RemoteEntryNotFoundError) or status == 404:
-        return JobError(f"A file of {repo} is not at the Hub any more; start it again.", code="hub_error")
     if isinstance(error, DisabledRepoError):
         return JobError(f"{repo} was disabled at the Hub.", code="model_gated")
     if status == 429:
-        return JobError("The Hub asks to wait (too many requests); start it again later.", code="hub_unreachable")
-    return JobError(f"The Hub answered with status {status} for {repo}; start it again later.", code="hub_unreachable")
+        return JobError(f"The Hub has asked to wait (too many requests) for too long. {_KEPT}", code="hub_unreachable")
+    if passing(error) is None:
+        return JobError(f"The Hub refuses {repo} with status {status}.", code="hub_error")
+    return JobError(f"The Hub answers with status {status} for {repo}. {_KEPT}", code="hub_unreachable")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,11 +1,16 @@
 """The job program that fetches a model from the Hub: resolve, choose, check the space, download, verify, rename.
 
-Parameters: ``models`` (the directory that gets ``org/name/<commit>/``), ``repo``, ``revision``, ``keep_free`` (bytes
-that must stay free on the disk), ``lock_patience_s`` (how long to wait for another fetch of it to end), ``checked`` (by
-path of a model and name of a file, what reading it has shown: ``size``, ``mtime_ns``, ``sound``). Phases: ``resolve``,
-``check`` (see ``fetch_repair``), ``download`` (bytes of the whole; the hashes are taken on the way). Everything is
-written below ``org/name/.<commit>.partial/``, where a scan does not look: ``NAME.part`` while it grows, ``NAME`` once
-it is whole, synced and has the Hub's hash. A run that is cut off goes on from there.
+Parameters: ``models`` (the directory that gets ``org/name/<commit>/``), ``repo``, ``revision``, ``commit`` (what the
+revision meant when it was first asked, if it was), ``keep_free`` (bytes that must stay free on the disk),
+``lock_patience_s`` (how long to wait for another fetch of it to end), ``patience`` (see ``fetch_retry.Patience``),
+``checked`` (by path of a model and name of a file, what reading it has shown: ``size``, ``mtime_ns``, ``sound``).
+
+Phases: ``resolve``, ``check`` (see ``fetch_repair``), ``download`` (bytes of the whole; the hashes are taken on the
+way). Everything is written below ``org/name/.<commit>.partial/``, where a scan does not look: ``NAME.part`` while it
+grows, ``NAME`` once it is whole, synced and has the Hub's hash. A run that is cut off goes on from there.
+
+Parts of the result: ``commit`` as soon as it is known; before the first byte ``files`` (name, size, bytes that are
+there; the largest ``FILES_TOLD``), ``done``, ``missing`` and ``free`` bytes.
 """
 
 from __future__ import annotations
@@ -13,8 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,116 +26,159 @@ from typing import Any
 os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 from filelock import Timeout
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
-from huggingface_hub.file_download import http_get  # the only thing there that can resume; see test_fetch.py
-from huggingface_hub.hf_api import ModelInfo, RepoSibling
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
-from models_admin.fetch_hash import PartFile, Signature, Wished
+from models_admin.fetch_hash import PartFile, Wished, WrongContent
+from models_admin.fetch_http import receive
 from models_admin.fetch_lock import locked
-from models_admin.fetch_names import COMMIT, is_weights, parse_wanted, take
 from models_admin.fetch_place import put_back, take_place
+from models_admin.fetch_plan import Plan, is_whole, make_plan, on_disk, part_of, size_of
 from models_admin.fetch_repair import Known, keep_good
+from models_admin.fetch_retry import Patience
 from models_admin.fetch_words import explained
 from models_admin.job_child import JobError, Reporter, run_job
+from models_admin.job_words import amount
 from models_admin.manifest import NAME as MANIFEST
-from models_admin.manifest import FileEntry, Manifest, read_manifest, sync, write_manifest
+from models_admin.manifest import FileEntry, Manifest, sync, write_manifest
 
+FILES_TOLD = 200
 _METADATA_TIMEOUT_S = 20.0
-_MAX_FILES = 2000
 _SOURCE = "huggingface"
-
-# What the library holds back before it writes, 10 MiB: lost at every kill, and a progress that stands and jumps.
-constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is fetched from where, and where to. ``partial`` becomes ``target`` at the end."""
-
-    repo: str
-    commit: str
-    files: list[Wished]
-    target: Path
-    partial: Path
-
-    @property
-    def total(self) -> int:
-        """In bytes."""
-        return sum(file.size for file in self.files)
-
-    def result(self, *, already: bool = False) -> dict[str, Any]:
-        about = {"path": str(self.target), "repo": self.repo, "revision": self.commit, "bytes": self.total}
-        return about | {"already_downloaded": already}
 
 
 def fetch(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
     """Fetch the model; see ``Plan.result``. Raises ``JobError`` with one sentence and a code."""
-    models = Path(params["models"])
-    report("resolve")
-    with explained(params["repo"], params["revision"]):
-        info = HfApi().model_info(
-            params["repo"], revision=params["revision"], files_metadata=True, timeout=_METADATA_TIMEOUT_S
-        )
-        plan = make_plan(info, params["repo"], models)
-        known = Known(plan.target, params["checked"].get(str(plan.target), {}))
+    return _Fetch(params, report).run()
+
+
+class _Fetch:
+    """One run. ``brought`` counts the bytes that came over the wire."""
+
+    def __init__(self, params: dict[str, Any], report: Reporter) -> None:
+        self._params, self._report = params, report
+        self._repo, self._pinned = params["repo"], params.get("commit")
+        self._keep_free = params["keep_free"]
+        self._brought = self._done = 0
+        self._phase, self._gated = "resolve", False
+        self._plan: Plan | None = None
+        first_s, most_s, give_up_s = params["patience"]
+        self._patiently = Patience(first_s, most_s, give_up_s, self._say, lambda: self._brought)
+
+    def run(self) -> dict[str, Any]:
+        self._report(self._phase)
+        plan = self._plan = self._resolve()
+        known = Known(plan.target, self._params["checked"].get(str(plan.target), {}))
         if is_whole(plan, known):
             return plan.result(already=True)
-        if info.gated:
-            get_hf_file_metadata(_url(plan, plan.files[0]), timeout=_METADATA_TIMEOUT_S)
-    plan.partial.mkdir(parents=True, exist_ok=True)
-    with _alone(plan, params["lock_patience_s"]):
-        put_back(plan.target)
-        if is_whole(plan, known):  # by another process, meanwhile, or put back
-            with contextlib.suppress(OSError):
-                plan.partial.rmdir()
-            return plan.result(already=True)
-        keep_good(plan.files, plan.partial, known, lambda done: report("check", done, plan.total))
-        have = sum(_on_disk(plan.partial, file) for file in plan.files)
-        _check_space(plan, have, params["keep_free"])
-        report("download", have, plan.total)
-        with explained(plan.repo, plan.commit):
-            entries = _download(plan, have, params["keep_free"], report)
-        _finish(plan, entries)
-    return plan.result()
+        self._check_gate(plan)
+        plan.partial.mkdir(parents=True, exist_ok=True)
+        with _alone(plan, self._params["lock_patience_s"]):
+            put_back(plan.target)
+            if is_whole(plan, known):  # by another process, meanwhile, or put back
+                with contextlib.suppress(OSError):
+                    plan.partial.rmdir()
+                return plan.result(already=True)
+            keep_good(plan.files, plan.partial, known, lambda done: self._report("check", done, plan.total))
+            self._begin(plan)
+            with explained(plan.repo, plan.commit, pinned=True):
+                entries = {file.name: FileEntry(file.size, self._bring(plan, file)) for file in plan.files}
+            _finish(plan, {name: entry for name, entry in entries.items() if "/" not in name})
+        return plan.result()
 
+    def _resolve(self) -> Plan:
+        """What there is at the Hub: of the commit that was found first, whatever the branch is by now."""
+        wanted = self._pinned or self._params["revision"]
+        with explained(self._repo, wanted, pinned=self._pinned is not None):
+            info = self._patiently(
+                lambda: HfApi().model_info(
+                    self._repo, revision=wanted, files_metadata=True, timeout=_METADATA_TIMEOUT_S
+                )
+            )
+            plan = make_plan(info, self._repo, Path(self._params["models"]))
+        self._gated = bool(info.gated)
+        self._report.part({"commit": plan.commit})
+        return plan
 
-def make_plan(info: ModelInfo, asked: str, models: Path) -> Plan:
-    """Choose the files. The Hub's answer is not trusted: names and sizes are checked before they become paths."""
-    repo = parse_wanted(info.id or asked).repo
-    commit = info.sha or ""
-    if not COMMIT.fullmatch(commit):
-        raise JobError(f"The Hub named no commit for {repo}.", code="hub_error")
-    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    names = take(siblings)
-    if not any(is_weights(name) for name in names):
-        raise JobError(
-            f"{repo} has no safetensors weights, so it cannot be used here; look for an MLX version of the model, such "
-            "as mlx-community has them.",
-            code="unsupported_model",
+    def _check_gate(self, plan: Plan) -> None:
+        """A gated model says what it is to everybody, and gives its files to few."""
+        if self._gated:
+            with explained(plan.repo, plan.commit, pinned=True):
+                url = _url(plan, plan.files[0])
+                self._patiently(lambda: get_hf_file_metadata(url, timeout=_METADATA_TIMEOUT_S))
+
+    def _begin(self, plan: Plan) -> None:
+        """Say what is there and what is missing, and refuse where there is no room for it."""
+        have = {file.name: on_disk(plan.partial, file) for file in plan.files}
+        self._phase, self._done = "download", sum(have.values())
+        free, missing = shutil.disk_usage(plan.partial).free, plan.total - self._done
+        told = sorted(plan.files, key=lambda file: -file.size)[:FILES_TOLD]
+        self._report.part(
+            {
+                "files": [[file.name, file.size, have[file.name]] for file in told],
+                "done": self._done,
+                "missing": missing,
+                "free": free,
+            }
         )
-    if "config.json" not in names:
-        raise JobError(f"{repo} has no config.json, so nothing says what model it is.", code="unsupported_model")
-    if len(names) > _MAX_FILES:
-        raise JobError(f"{repo} has more than {_MAX_FILES} files.", code="unsupported_model")
-    directory = models / repo
-    files = [_wished(repo, siblings[name]) for name in names]
-    return Plan(repo, commit, files, directory / commit, directory / f".{commit}.partial")
+        if free - self._keep_free < missing:
+            raise JobError(
+                f"{plan.repo} needs {amount(missing)} more, but {amount(free)} are free on the disk of "
+                f"{self._params['models']} and {amount(self._keep_free)} of them must stay free. Free some space and "
+                "resume it.",
+                code="insufficient_storage",
+                details={"needed_bytes": missing, "free_bytes": free, "keep_free_bytes": self._keep_free},
+            )
+        self._report(self._phase, self._done, plan.total)
 
+    def _bring(self, plan: Plan, file: Wished) -> str:
+        """One file; returns its SHA-256. One that is not what the Hub says of it is fetched once more, alone."""
+        try:
+            return self._try(plan, file)
+        except WrongContent as wrong:
+            self._say(f"{file.name} {wrong}: it is fetched once more")
+        try:
+            return self._try(plan, file)
+        except WrongContent as wrong:
+            raise JobError(
+                f"{file.name} of {plan.repo} {wrong}, twice in a row. It was deleted; the other files are kept.",
+                code="hash_mismatch",
+                details={"file": file.name},
+            ) from wrong
 
-def _wished(repo: str, sibling: RepoSibling) -> Wished:
-    size = sibling.lfs.size if sibling.lfs else sibling.size
-    signature = Signature(sibling.lfs.sha256, "sha256") if sibling.lfs else Signature(sibling.blob_id or "", "git")
-    if not isinstance(size, int) or size < 0 or not signature.is_sound():
-        raise JobError(f"The Hub does not say size and hash of {sibling.rfilename} in {repo}.", code="hub_error")
-    return Wished(sibling.rfilename, size, signature)
+    def _try(self, plan: Plan, file: Wished) -> str:
+        """From where it stopped. What is whole already was verified before it was named."""
+        final, part = plan.partial / file.name, part_of(plan.partial, file)
+        if size_of(final) == file.size:
+            return file.signature.of_whole(final)
+        final.unlink(missing_ok=True)
+        final.parent.mkdir(exist_ok=True)
+        there = on_disk(plan.partial, file)
 
+        def on_bytes(more: int) -> None:
+            nonlocal there
+            there += more
+            self._done += more
+            self._brought += max(0, more)
+            self._report(self._phase, self._done, plan.total, file=file.name, file_done=there)
 
-def is_whole(plan: Plan, known: Known) -> bool:
-    """The model is in its place, with the sizes that its manifest and the Hub name, and no file is known to be bad."""
-    if read_manifest(plan.target) is None:
-        return False
-    return all(_size(plan.target / file.name) == file.size and not known.is_bad(file.name) for file in plan.files)
+        with PartFile.open(part, file.size, on_bytes, self._keep_free) as growing:
+            try:
+                self._patiently(lambda: receive(_url(plan, file), growing, file.size))
+                growing.sync()
+                if not growing.matches(file.signature):
+                    raise WrongContent("arrived with another hash than the Hub names")
+                sha256 = growing.sha256()
+            except WrongContent:
+                growing.truncate()
+                part.unlink()
+                raise
+        part.rename(final)
+        return sha256
+
+    def _say(self, note: str) -> None:
+        """What goes on while nothing comes."""
+        total = self._plan.total if self._plan is not None and self._phase == "download" else 0
+        self._report(self._phase, self._done if total else 0, total, note=note)
 
 
 @contextlib.contextmanager
@@ -143,65 +190,6 @@ def _alone(plan: Plan, patience_s: float) -> Iterator[None]:
         except Timeout:
             raise JobError(f"Another process is fetching {plan.repo} into {plan.target.parent}.", code="busy") from None
         yield
-
-
-def _check_space(plan: Plan, have: int, keep_free: int) -> None:
-    free, needed = shutil.disk_usage(plan.partial).free, plan.total - have
-    if free - keep_free < needed:
-        raise JobError(
-            f"{plan.repo} needs {needed} more bytes in {plan.target.parent}, but {free} are free there and "
-            f"{keep_free} of them must stay free. Free some space and start it again.",
-            code="insufficient_storage",
-            details={"needed_bytes": needed, "free_bytes": free, "keep_free_bytes": keep_free},
-        )
-
-
-def _download(plan: Plan, have: int, keep_free: int, report: Reporter) -> dict[str, FileEntry]:
-    """Bring every file; returns what the manifest says of those that lie directly in the model's directory."""
-    done, entries = have, dict[str, FileEntry]()
-
-    def on_bytes(more: int) -> None:
-        nonlocal done
-        done += more
-        report("download", done, plan.total)
-
-    for file in plan.files:
-        sha256 = _bring(plan, file, keep_free, on_bytes)
-        if "/" not in file.name:
-            entries[file.name] = FileEntry(file.size, sha256)
-    return entries
-
-
-def _bring(plan: Plan, file: Wished, keep_free: int, on_bytes: Callable[[int], None]) -> str:
-    """One file, from where it stopped; returns its SHA-256. What is whole already was verified before it was named."""
-    final = plan.partial / file.name
-    if _size(final) == file.size:
-        return file.signature.of_whole(final)
-    final.unlink(missing_ok=True)
-    final.parent.mkdir(exist_ok=True)
-    part = _part(plan.partial, file)
-    with PartFile.open(part, file.size, on_bytes, keep_free) as growing:
-        if growing.tell() < file.size:
-            http_get(
-                _url(plan, file),
-                growing,
-                resume_size=growing.tell(),
-                headers=build_hf_headers(),
-                # Above this it refuses to ask at all; how much comes is checked by the hash as well.
-                expected_size=file.size if file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE else None,
-            )
-        growing.sync()
-        sound, sha256 = growing.matches(file.signature), growing.sha256()
-    if not sound:
-        part.unlink()
-        raise JobError(
-            f"{file.name} of {plan.repo} arrived with another hash than the Hub names and was deleted; the other files "
-            "are kept. Start it again.",
-            code="hash_mismatch",
-            details={"file": file.name},
-        )
-    part.rename(final)
-    return sha256
 
 
 def _finish(plan: Plan, entries: dict[str, FileEntry]) -> None:
@@ -218,22 +206,6 @@ def _finish(plan: Plan, entries: dict[str, FileEntry]) -> None:
 
 def _url(plan: Plan, file: Wished) -> str:
     return str(hf_hub_url(plan.repo, file.name, revision=plan.commit))
-
-
-def _part(partial: Path, file: Wished) -> Path:
-    return partial / f"{file.name}.part"
-
-
-def _on_disk(partial: Path, file: Wished) -> int:
-    """Bytes that need not be fetched again."""
-    if _size(partial / file.name) == file.size:
-        return file.size
-    part = _size(_part(partial, file)) or 0
-    return part if part <= file.size else 0
-
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
 
 
 if __name__ == "__main__":

@@ -47,11 +47,21 @@ class Reporter:
         self._held: Progress | None = None
         self._timer: threading.Timer | None = None
 
-    def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "bytes") -> None:
-        progress = Progress(phase, done, total, unit)
+    def __call__(
+        self,
+        phase: str,
+        done: int = 0,
+        total: int = 0,
+        unit: str = "bytes",
+        *,
+        note: str = "",
+        file: str = "",
+        file_done: int = 0,
+    ) -> None:
+        progress = Progress(phase, done, total, unit, note, file, file_done)
         with self._lock:
             wait_s = self._next - time.monotonic()
-            if phase != self._phase or wait_s <= 0 or done == total:
+            if phase != self._phase or note or wait_s <= 0 or done == total:
                 self._tell(progress)
                 return
             self._held = progress
@@ -122,5 +132,5 @@ def _outcome(work: Work, params: dict[str, Any], reporter: Reporter) -> Done | P
         return Problem(str(error), error.code, error.details)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Problem("The disk is full. Free some space and start it again.", "insufficient_storage")
+            return Problem("The disk is full. Free some space and resume it.", "insufficient_storage")
         return Problem(f"{error.filename or 'a file'}: {error.strerror or error}")

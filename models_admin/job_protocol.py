@@ -21,12 +21,18 @@ class Bye(Struct, tag="bye", frozen=True):
 
 
 class Progress(Struct, tag="progress", frozen=True):
-    """``done`` of ``total`` ``unit``s of this ``phase``; ``total`` 0 when unknown."""
+    """``done`` of ``total`` ``unit``s of this ``phase``; ``total`` 0 when unknown.
+
+    ``note`` says why it stands still. ``file`` is the one under way, ``file_done`` what is there of it.
+    """
 
     phase: str
     done: int = 0
     total: int = 0
     unit: str = "bytes"
+    note: str = ""
+    file: str = ""
+    file_done: int = 0
 
 
 class Part(Struct, tag="part", frozen=True):

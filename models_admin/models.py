@@ -129,6 +129,7 @@ class SettingsRecord(models.Model):
 class JobState(models.TextChoices):
     QUEUED = "queued", "queued"
     RUNNING = "running", "running"
+    PAUSED = "paused", "paused"
     DONE = "done", "done"
     FAILED = "failed", "failed"
     CANCELLED = "cancelled", "cancelled"
@@ -139,8 +140,10 @@ class Job(models.Model):
 
     ``done`` of ``total`` counts ``unit``s (``bytes``, ``files``, ``tensors``) of the ``phase`` under way; ``total`` 0
     means that nobody knows. ``lease_pid`` is the server that runs it and ``heartbeat_at`` its last sign of life: a
-    running job whose server is gone was interrupted. A queued one waits for the next server, to go on there;
-    ``resumed_from`` is the ``done`` with which it last did, None if it never did.
+    running job whose server is gone was interrupted. A queued one waits for its turn, since ``queued_at``, and so does
+    one that a server left behind and the next goes on with. ``resumed_from`` is the ``done`` with which the last run
+    began to do something, None before; ``fruitless`` counts the servers in a row that ended before it got further.
+    ``files`` are the ``[name, size, done]`` of a fetch's largest files, in bytes.
     """
 
     kind = models.CharField(max_length=32)
@@ -151,6 +154,8 @@ class Job(models.Model):
     total = models.BigIntegerField(default=0)
     unit = models.CharField(max_length=16, default="bytes")
     resumed_from = models.BigIntegerField(null=True, blank=True)
+    fruitless = models.IntegerField(default=0)
+    files = models.JSONField(default=list, blank=True)
     error = models.TextField(blank=True)
     params = models.JSONField(default=dict)
     result = models.JSONField(default=dict, blank=True)
@@ -158,6 +163,7 @@ class Job(models.Model):
     lease_pid = models.IntegerField(null=True, blank=True)
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    queued_at = models.DateTimeField(null=True, blank=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 

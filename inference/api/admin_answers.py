@@ -147,8 +147,19 @@ class Cancelled(BaseModel):
     status: Literal["cancelled"]
 
 
+class JobFile(BaseModel):
+    """``done`` of ``size`` bytes are here."""
+
+    name: str
+    size: Count
+    done: Count
+
+
 class JobAnswer(BaseModel):
-    """``done`` of ``total`` in ``unit``; times in seconds since 1970; ``code`` why it failed."""
+    """``done`` of ``total`` in ``unit``; times in seconds since 1970; ``code`` why it failed or is paused.
+
+    ``place`` is 1 for the queued one that is next; ``files`` are the largest ones of a fetch, with bytes.
+    """
 
     id: Annotated[int, Field(ge=1)]
     kind: str
@@ -162,9 +173,12 @@ class JobAnswer(BaseModel):
     seconds_left: Seconds | None
     message: str
     code: str
+    place: Annotated[int, Field(ge=1)] | None
+    queued_at: float | None
     started_at: float | None
     finished_at: float | None
     result: dict[str, Any]
+    files: list[JobFile]
 
 
 class JobList(BaseModel):
@@ -172,13 +186,13 @@ class JobList(BaseModel):
 
 
 class DownloadAnswer(BaseModel):
-    """With status 202 while the job runs."""
+    """With status 202 while the job runs or waits."""
 
     model_id: str
     path: str | None
     size_mb: Amount
     time_sec: Seconds | None
-    auto_loaded: Literal[False]
+    auto_loaded: bool
     job: JobAnswer
 
 

@@ -24,11 +24,15 @@ _MOST_LISTED = 1000
 
 
 class DownloadBody(AdminBody):
-    """``model_id`` is ``org/name``, ``org/name@revision`` or the model's address at the Hub."""
+    """``model_id`` is ``org/name``, ``org/name@revision`` or the model's address at the Hub.
+
+    ``auto_load`` loads it when it is there.
+    """
 
     model_id: str = Field(min_length=1, max_length=512)
     quantization: str | None = Field(None, min_length=1, max_length=64)
     revision: str | None = Field(None, min_length=1, max_length=128)
+    auto_load: bool | None = None
     wait: bool | None = None
 
 
@@ -45,11 +49,11 @@ class DownloadBody(AdminBody):
 )
 async def download_model(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(DownloadBody, parse_object(request.body))
-    job = await fetcher().start(wanted.model_id, wanted.revision, wanted.quantization)
+    job = await fetcher().start(
+        wanted.model_id, wanted.revision, wanted.quantization, auto_load=wanted.auto_load is True
+    )
     if wanted.wait:
-        job = await fetcher().wait(job.job)
-        if job.state in ("failed", "cancelled"):
-            raise from_code(job.code, job.message, details={"job": job.job})
+        job = await ended(job.job)
     return _json(_download_answer(job), 202 if job.state in ("queued", "running") else 200)
 
 
@@ -96,6 +100,42 @@ async def cancel_job(request: HttpRequest, job: int) -> HttpResponseBase:
     return _json(told(await fetcher().cancel(job)))
 
 
+@api.route(
+    "POST",
+    "/jobs/{job}/pause",
+    scope="admin",
+    operation_id="pause_job",
+    summary="Have a download wait until it is resumed, also over a restart",
+    tag="jobs",
+    answers={200: answers.JobAnswer},
+    refuses=[openapi.NAMED, openapi.STATE],
+)
+async def pause_job(request: HttpRequest, job: int) -> HttpResponseBase:
+    return _json(told(await fetcher().pause(job)))
+
+
+@api.route(
+    "POST",
+    "/jobs/{job}/resume",
+    scope="admin",
+    operation_id="resume_job",
+    summary="Have a download that is paused, has failed or was cancelled go on under its number",
+    tag="jobs",
+    answers={200: answers.JobAnswer},
+    refuses=[openapi.NAMED, openapi.STATE, openapi.LINE],
+)
+async def resume_job(request: HttpRequest, job: int) -> HttpResponseBase:
+    return _json(told(await fetcher().resume(job)))
+
+
+async def ended(job: int) -> JobStatus:
+    """The fetch with that number once it is there; raises what kept it from that."""
+    found = await fetcher().wait(job)
+    if found.state in ("failed", "cancelled", "paused"):
+        raise from_code(found.code, found.message, details={"job": found.job})
+    return found
+
+
 def told(job: JobStatus) -> dict[str, Any]:
     """A job as the API tells of it."""
     return {
@@ -111,9 +151,12 @@ def told(job: JobStatus) -> dict[str, Any]:
         "seconds_left": job.seconds_left,
         "message": job.message,
         "code": job.code,
+        "place": job.place,
+        "queued_at": job.queued_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "result": job.result,
+        "files": [{"name": file.name, "size": file.size, "done": file.done} for file in job.files],
     }
 
 
@@ -124,7 +167,7 @@ def _download_answer(job: JobStatus) -> dict[str, Any]:
         "path": job.result.get("path"),
         "size_mb": round(job.total / _MIB, 1),
         "time_sec": None if took is None else round(took, 1),
-        "auto_loaded": False,
+        "auto_loaded": job.result.get("auto_loaded") is True,
         "job": told(job),
     }
 

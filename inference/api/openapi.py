@@ -43,12 +43,14 @@ LOAD: Refusals = {
     507: ("insufficient_memory",),
 }
 FETCH: Refusals = {
-    404: ("model_not_found", "revision_not_found"),
-    409: ("model_busy", "busy", "job_cancelled"),
+    404: ("model_not_found", "revision_not_found", "revision_gone"),
+    409: ("model_busy", "busy", "job_cancelled", "job_paused"),
     429: ("rate_limit_exceeded",),
     503: ("model_unavailable", "hub_unreachable", "hub_error", "interrupted"),
     507: ("insufficient_storage",),
 }
+LINE: Refusals = {409: ("model_busy", "job_not_resumable"), 429: ("rate_limit_exceeded",)}
+"""Too many wait already."""
 VERIFY: Refusals = {
     404: ("model_not_found",),
     409: ("model_busy", "model_not_on_disk", "job_cancelled", "file_changed", "unreadable"),

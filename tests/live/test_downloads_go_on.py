@@ -35,7 +35,7 @@ def ended(server: LiveServer) -> dict[str, Any]:
 
     def told() -> dict[str, Any] | None:
         [job] = jobs(server)
-        return job if job["state"] != "running" else None
+        return job if job["state"] not in ("queued", "running") else None
 
     return dict(until(told, "the end of the fetch"))
 
@@ -95,10 +95,10 @@ def test_one_that_fails_then_is_not_tried_again(start_server: Start, hub: Hub, t
     job = begin(server, hub)
     server.stop(signal.SIGKILL)
     hub.release()
-    hub.status = 500
+    hub.repos.clear()
     server = start_server(tmp_path)
     failed = ended(server)
-    assert (failed["id"], failed["state"], failed["code"]) == (job, "failed", "hub_unreachable")
+    assert (failed["id"], failed["state"], failed["code"]) == (job, "failed", "model_not_found")
     assert server.stop() == 0
     asked = len(hub.asked)
     server = start_server(tmp_path)

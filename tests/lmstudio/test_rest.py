@@ -27,7 +27,9 @@ class Fetches:
     known: Sequence[JobStatus]
     asked: tuple[str, str | None, str | None] | None = None
 
-    async def start(self, repo: str, revision: str | None = None, quantization: str | None = None) -> JobStatus:
+    async def start(
+        self, repo: str, revision: str | None = None, quantization: str | None = None, *, auto_load: bool = False
+    ) -> JobStatus:
         self.asked = (repo, revision, quantization)
         return self.known[0]
 
@@ -44,6 +46,12 @@ class Fetches:
         return list(self.known)[:limit]
 
     async def cancel(self, job: int) -> JobStatus:
+        return await self.status(job)
+
+    async def pause(self, job: int) -> JobStatus:
+        return await self.status(job)
+
+    async def resume(self, job: int) -> JobStatus:
         return await self.status(job)
 
 

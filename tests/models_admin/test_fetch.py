@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from huggingface_hub import constants
-from huggingface_hub.file_download import http_get
 
 from inference.errors import Conflict, InsufficientStorage, InvalidRequest, LmxError, ModelNotFound, NotFound
 from inference.fetching import JobStatus
 from models_admin.catalog import DiskCatalog
-from models_admin.fetch import HubFetcher, ModelGated
+from models_admin.fetch import HubFetcher
 from models_admin.fetch_names import parse_wanted, take
+from models_admin.fetch_told import ModelGated
 from models_admin.jobs import Jobs
 from models_admin.manifest import NAME as MANIFEST
 from models_admin.manifest import read_manifest
@@ -106,7 +104,7 @@ async def test_a_model_is_fetched_verified_and_found(site: Site, hub: Hub) -> No
     }
     ref = site.catalog.resolve(REPO)
     assert (ref.path, ref.revision, ref.disk_state) == (site.final, COMMIT, "verified")
-    assert site.board.events == ["job.started", "job.done"]
+    assert site.board.events == ["job.queued", "job.started", "job.done"]
     done = [int(str(one["done"])) for one in site.board.shown]
     assert done == sorted(done), "progress never goes back"
 
@@ -150,12 +148,13 @@ async def test_a_killed_fetch_goes_on_where_it_stopped(site: Site, hub: Hub, ign
     assert (dead.state, dead.code) == ("failed", "job_failed")
     assert "SIGKILL" in dead.message
     assert not site.final.exists()
-    assert (site.partial / f"{BIG}.part").stat().st_size == 2 * MIB
+    there = (site.partial / f"{BIG}.part").stat().st_size
+    assert 2 * MIB <= there <= 2 * MIB + 1000
     await site.catalog.refresh()
     assert site.catalog.all() == [], "a partial model is no model"
     hub.release()
     assert (await site.fetch()).state == "done"
-    assert hub.ranges(BIG) == ["", f"bytes={2 * MIB}-"]
+    assert hub.ranges(BIG) == ["", f"bytes={there}-"]
     assert (site.final / BIG).read_bytes() == nano_files()[BIG]
     assert len(hub.ranges("config.json")) == 1
 
@@ -179,12 +178,13 @@ async def test_a_wrong_byte_costs_that_file_only(site: Site, hub: Hub) -> None:
     failed = await site.fetch()
     assert (failed.state, failed.code) == ("failed", "hash_mismatch")
     assert BIG in failed.message
+    assert hub.ranges(BIG) == ["", ""], "fetched once more, alone"
     assert not site.final.exists()
     assert not list(site.partial.glob(f"{BIG}*"))
     assert (site.partial / "config.json").exists()
     hub.repos[REPO].wrong = set()
     assert (await site.fetch()).state == "done"
-    assert hub.ranges(BIG) == ["", ""]
+    assert len(hub.ranges(BIG)) == 3
     assert len(hub.ranges("config.json")) == 1
 
 
@@ -198,8 +198,8 @@ async def test_a_small_file_is_verified_too(site: Site, hub: Hub) -> None:
 async def test_bytes_that_were_spoilt_on_the_disk_are_noticed(site: Site, hub: Hub) -> None:
     site.partial.mkdir(parents=True)
     (site.partial / f"{BIG}.part").write_bytes(b"\0" * MIB)
-    assert (await site.fetch()).code == "hash_mismatch"
     assert (await site.fetch()).state == "done"
+    assert hub.ranges(BIG) == [f"bytes={MIB}-", ""]
 
 
 async def test_more_on_disk_than_there_is_begins_anew(site: Site, hub: Hub) -> None:
@@ -248,26 +248,6 @@ async def test_a_full_disk_is_said_before_a_byte(site: Site, hub: Hub) -> None:
     assert refused.value.details["keep_free_bytes"] == 1 << 60
     assert refused.value.details["needed_bytes"] > 4 * MIB
     assert hub.ranges(BIG) == []
-
-
-@pytest.mark.parametrize("status", [500, 503, 429, None])
-async def test_a_hub_that_does_not_work(
-    site: Site, hub: Hub, status: int | None, monkeypatch: pytest.MonkeyPatch, free_port: int
-) -> None:
-    hub.status = status
-    if status is None:
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port}")
-    with pytest.raises(LmxError) as refused:
-        await site.fetcher.start(REPO)
-    assert (refused.value.status, refused.value.code) == (503, "hub_unreachable")
-    assert "\n" not in refused.value.message
-
-
-async def test_offline(site: Site, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(LmxError, match="HF_HUB_OFFLINE"):
-        await site.fetcher.start(REPO)
-    assert hub.asked == []
 
 
 async def test_nothing_that_can_be_used(site: Site, hub: Hub) -> None:
@@ -338,14 +318,6 @@ def test_what_is_taken() -> None:
     never = ["a.py", "x.bin", "../a.json", "/a.json", "a/../b.json", ".x.json", "onnx/a.json", MANIFEST, "a\n.json"]
     assert take([*never, *weights, *small]) == [*small, weights[1]]
     assert take([weights[0]]) == [weights[0]]
-
-
-def test_the_library_can_still_do_what_is_used_of_it() -> None:
-    """``http_get`` resumes into an open file and is no public name; the size of a chunk is read at each call."""
-    assert constants.MAX_HTTP_DOWNLOAD_SIZE > 0
-    assert {"resume_size", "headers", "expected_size"} <= inspect.signature(http_get).parameters.keys()
-    assert "constants.DOWNLOAD_CHUNK_SIZE" in inspect.getsource(http_get)
-    assert constants.DOWNLOAD_CHUNK_SIZE > 0
 
 
 def ask(server: LiveServer, method: str, path: str, body: Any = None) -> tuple[int, Any]:

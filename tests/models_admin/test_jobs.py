@@ -15,10 +15,10 @@ import psutil
 import pytest
 from asgiref.sync import sync_to_async
 
-from models_admin import jobs as jobs_module
 from models_admin.job_protocol import Progress
+from models_admin.job_rows import INTERRUPTED, LEASE_S, MOST_FRUITLESS, began, reopen
 from models_admin.job_runner import JobFailed, PlainRunner, run_program
-from models_admin.jobs import INTERRUPTED, Jobs
+from models_admin.jobs import Jobs
 from models_admin.models import Job, JobState
 
 PROGRAM = "tests.models_admin.job_program"
@@ -208,7 +208,7 @@ async def test_jobs_of_dead_servers_are_failed_and_those_of_living_ones_left() -
         return Job.objects.create(kind="k", state=JobState.RUNNING, lease_pid=pid, heartbeat_at=beat).pk
 
     def fill() -> tuple[list[int], int]:
-        dead = [make(None, 0), make(gone.pid, 0), make(os.getpid(), 0), make(os.getppid(), jobs_module.LEASE_S + 1)]
+        dead = [make(None, 0), make(gone.pid, 0), make(os.getpid(), 0), make(os.getppid(), LEASE_S + 1)]
         return dead, make(os.getppid(), 0)
 
     dead, alive = await in_db(fill)
@@ -219,20 +219,36 @@ async def test_jobs_of_dead_servers_are_failed_and_those_of_living_ones_left() -
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_fetch_goes_on_only_while_it_gets_further() -> None:
-    """One that was resumed and brought nothing may be what ends the server."""
+async def test_a_fetch_goes_on_until_it_got_no_further_for_long() -> None:
+    """One under which server after server ends may be what ends them; reading what is there counts for nothing."""
 
-    def fill() -> list[int]:
-        rows = [("fetch", None, 0), ("fetch", 5, 6), ("fetch", 5, 5), ("fetch", 5, 0), ("demo", None, 9)]
-        jobs = [Job(kind=kind, state=JobState.RUNNING, resumed_from=at, done=done) for kind, at, done in rows]
-        return [job.pk for job in Job.objects.bulk_create(jobs)]
+    def fill() -> int:
+        return Job.objects.create(kind="fetch", state=JobState.RUNNING, done=5).pk
 
-    never, further, stood, fell, other = await in_db(fill)
-    jobs = Jobs()
-    assert sorted(await jobs.start()) == [stood, fell, other]
-    assert [job.pk for job in await jobs.waiting("fetch")] == [never, further]
-    await jobs.give_up(never)
-    states = await in_db(lambda: {job.pk: (job.state, job.error) for job in Job.objects.all()})
-    assert states[never] == states[stood] == (JobState.FAILED, INTERRUPTED)
-    assert await Jobs().start() == []
-    assert [job.pk for job in await jobs.waiting("fetch")] == [further]
+    def end(job: int, brought: int | None) -> None:
+        """Run it once more, in a server that is killed."""
+        reopen(job, {})
+        if brought is not None:
+            began(job, brought, 100)
+        Job.objects.filter(pk=job).update(lease_pid=None, phase="check", done=1)
+
+    async def state(job: int) -> tuple[str, int]:
+        assert await Jobs().start() == []
+        row = await Job.objects.aget(pk=job)
+        return row.state, row.fruitless
+
+    job = await in_db(fill)
+    assert await state(job) == (JobState.QUEUED, 1)
+    for brought, fruitless in [(7, 1), (8, 1), (8, 2), (None, 3), (9, 1), (None, 2)]:
+        await sync_to_async(end)(job, brought)
+        assert await state(job) == (JobState.QUEUED, fruitless)
+    for _ in range(MOST_FRUITLESS - 2):
+        await sync_to_async(end)(job, 9)
+        assert (await state(job))[0] == JobState.QUEUED
+    await sync_to_async(end)(job, 9)
+    assert await state(job) == (JobState.PAUSED, MOST_FRUITLESS + 1)
+    assert await Jobs().waiting("fetch") == []
+    row = await Job.objects.aget(pk=job)
+    assert "kept" in row.error
+    await Jobs().requeue(row)
+    assert await state(job) == (JobState.QUEUED, 0)

@@ -17,7 +17,6 @@ from models_admin.fetch_hash import Signature, Wished
 from models_admin.fetch_lock import locked
 from models_admin.fetch_place import put_all_back
 from models_admin.fetch_repair import Known, keep_good
-from models_admin.jobs import INTERRUPTED
 from models_admin.manifest import read_manifest, sha256_file
 from models_admin.models import Job, JobState
 from tests.material.hub import BIG, COMMIT, MIB, REPO, Hub, nano_files
@@ -133,9 +132,9 @@ async def test_a_fetch_that_would_go_on_gives_way_to_other_work(site: Site) -> N
     params = {"repo": REPO, "revision": "main"}
     row = await Job.objects.acreate(kind="fetch", subject=REPO, params=params, state=JobState.QUEUED)
     with site.busy.work(REPO, "verify"):
-        await site.fetcher.resume()
+        await site.fetcher.go_on()
         ended = await site.fetcher.wait(row.pk)
-    assert (ended.state, ended.message) == ("failed", INTERRUPTED)
+    assert (ended.state, ended.code) == ("failed", "model_busy")
 
 
 @pytest.mark.parametrize(("number", "linked"), [(errno.EIO, False), (errno.ENOTSUP, True)])

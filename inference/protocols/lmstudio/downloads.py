@@ -18,6 +18,7 @@ _WORDS = {
     "already_downloaded": "completed",
     "failed": "failed",
     "cancelled": "paused",
+    "paused": "paused",
 }
 _JOB = re.compile(r"(?:job_)?([0-9]{1,15})", re.ASCII)
 STATES = ("downloading", "completed", "failed", "paused")
