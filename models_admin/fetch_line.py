@@ -49,8 +49,9 @@ class Fetch:
     def on_progress(self, progress: Progress) -> None:
         if progress.total:
             self.latest = progress
+        if progress.total and self.end is None:  # one that is being ended has its end to tell
             self.known.set()
-        else:  # what was known before stays
+        if not progress.total:  # what was known before stays
             self.latest = msgspec.structs.replace(self.latest, phase=progress.phase, note=progress.note)
         if progress.note:
             self.known.set()

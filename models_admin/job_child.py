@@ -60,6 +60,8 @@ class Reporter:
     ) -> None:
         progress = Progress(phase, done, total, unit, note, file, file_done)
         with self._lock:
+            if self._held is not None and self._held.file != file:
+                self._tell(self._held)  # the last that is said of that file
             wait_s = self._next - time.monotonic()
             if phase != self._phase or note or wait_s <= 0 or done == total:
                 self._tell(progress)
