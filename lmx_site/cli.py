@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmx_site import __version__, cli_audit, cli_models, cli_settings, paths, setup_engine
+from lmx_site import __version__, cli_audit, cli_jobs, cli_models, cli_settings, paths, setup_engine
 from lmx_site.cli_base import KEY, URL, Commands, Failure, connected
 
 if TYPE_CHECKING:
@@ -181,6 +181,8 @@ main.add_command(cli_models.delete)
 main.add_command(cli_models.disk)
 main.add_command(cli_audit.audit)
 main.add_command(cli_settings.set_)
+main.add_command(cli_jobs.download)
+main.add_command(cli_jobs.jobs)
 
 
 def _overrides(host: str | None, port: int | None) -> Mapping[str, str]:

@@ -18,9 +18,11 @@ from inference.api.base import JsonApi, json_response
 from inference.api.deps import catalog, principal, product_version, services
 from inference.api.describe import LIVE_STATES, flying_request, in_gb, listed_model, running_model
 from inference.api.events import events_response
+from inference.api.fetched import begin, model_of
 from inference.engine import get_engine
 from inference.engine.contract import ModelStatus
 from inference.errors import InvalidRequest, LmxError, ModelNotFound, NotFound
+from inference.fetching import JobStatus
 from inference.protocols.jsonbody import parse_object
 from inference.protocols.validation import WireModel, refuse, validate
 
@@ -77,18 +79,18 @@ class CancelBody(AdminBody):
     tag="models",
     body=LoadBody,
     answers={200: answers.LoadAnswer, 202: answers.LoadBegun},
-    refuses=[openapi.LOAD],
+    refuses=[openapi.LOAD, openapi.FETCH],
 )
 async def load_model(request: HttpRequest) -> HttpResponseBase:
     wanted = validate(LoadBody, parse_object(request.body))
     _refuse_not_yet(wanted)
-    ref = _resolve(wanted)
+    found = await _find(wanted)
     if wanted.wait is False:
-        task = asyncio.create_task(_load_quietly(ref, wanted), name=f"load {ref}")
+        task = asyncio.create_task(_load_quietly(found, wanted), name=f"load {wanted.model_id}")
         _loads.add(task)
         task.add_done_callback(_loads.discard)
         return _json({"model_id": wanted.model_id, "status": "loading"}, 202)
-    status = await _load(ref, wanted)
+    status = await _load(found, wanted)
     return _json(_load_answer(wanted.model_id, status))
 
 
@@ -235,26 +237,27 @@ def _refuse_not_yet(wanted: LoadBody) -> None:
         )
 
 
-def _resolve(wanted: LoadBody) -> str:
+async def _find(wanted: LoadBody) -> str | JobStatus:
+    """The model's id; with ``download`` the fetch of one that is absent."""
     try:
         return catalog().resolve(wanted.model_id).id
     except ModelNotFound as error:
         if not wanted.download:
             raise
-        note = f"{error.message} (loading fetches nothing: POST /admin/model/download does)"
-        raise ModelNotFound(note, param="model_id") from None
+        return await begin(wanted.model_id, error)
 
 
-async def _load(model: str, wanted: LoadBody) -> ModelStatus:
+async def _load(found: str | JobStatus, wanted: LoadBody) -> ModelStatus:
+    model = found if isinstance(found, str) else await model_of(found)
     return await get_engine().load(model, context=wanted.context, slots=wanted.slots, pin=wanted.pin, ttl_s=wanted.ttl)
 
 
-async def _load_quietly(model: str, wanted: LoadBody) -> None:
-    """A load nobody waits for: how it ended is seen in the model's state."""
+async def _load_quietly(found: str | JobStatus, wanted: LoadBody) -> None:
+    """A load nobody waits for: how it ended is seen in the model's state, or the job's."""
     try:
-        await _load(model, wanted)
+        await _load(found, wanted)
     except LmxError as error:
-        log.warning("loading %s failed: %s", model, error.message)
+        log.warning("loading %s failed: %s", wanted.model_id, error.message)
 
 
 def _load_answer(name: str, status: ModelStatus) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from inference.api import openapi
 from inference.api.admin import AdminBody, api
 from inference.api.base import json_response
 from inference.api.deps import fetcher
-from inference.errors import InvalidRequest, from_code
+from inference.api.fetched import ended
+from inference.errors import InvalidRequest
 from inference.fetching import JobStatus
 from inference.protocols.jsonbody import parse_object
 from inference.protocols.validation import validate
@@ -126,14 +127,6 @@ async def pause_job(request: HttpRequest, job: int) -> HttpResponseBase:
 )
 async def resume_job(request: HttpRequest, job: int) -> HttpResponseBase:
     return _json(told(await fetcher().resume(job)))
-
-
-async def ended(job: int) -> JobStatus:
-    """The fetch with that number once it is there; raises what kept it from that."""
-    found = await fetcher().wait(job)
-    if found.state in ("failed", "cancelled", "paused"):
-        raise from_code(found.code, found.message, details={"job": found.job})
-    return found
 
 
 def told(job: JobStatus) -> dict[str, Any]:
