@@ -1,8 +1,8 @@
 """Jobs with a row: every run of a job program is recorded, shown while it runs, and can be cancelled or paused.
 
 Until it has ended, a job is a cell of the hub's ``jobs`` topic under its number: ``{"id", "kind", "state", "title",
-"done", "total", "message"}``; while it runs, for bytes also ``bytes_per_second`` and ``seconds_left`` (null when
-unknown), and for the file under way ``file`` and ``file_done``; while it is queued, its ``place``.
+"done", "total", "unit", "message"}``; while it runs, for bytes also ``bytes_per_second`` and ``seconds_left`` (null
+when unknown), and for the file under way ``file`` and ``file_done``; while it is queued, its ``place``.
 
 All methods belong to the server's event loop; rows are written in short transactions on Django's own thread.
 """
@@ -316,7 +316,8 @@ class Jobs:
     def _show(self, job_id: int, kind: str, subject: str, progress: Progress) -> None:
         if self._board is not None:
             shown = {"id": job_id, "kind": kind, "state": JobState.RUNNING.value, "title": subject}
-            shown |= {"done": progress.done, "total": progress.total, "message": describe(progress)}
+            shown |= {"done": progress.done, "total": progress.total, "unit": progress.unit}
+            shown["message"] = describe(progress)
             rate = self._rates[job_id]
             if progress.unit == "bytes" and rate.bytes_per_second and not progress.note:
                 shown |= {"bytes_per_second": round(rate.bytes_per_second), "seconds_left": rate.seconds_left}
@@ -328,7 +329,7 @@ class Jobs:
         """Show a job that does not run and has not ended."""
         if self._board is not None:
             shown = {"id": row.pk, "kind": row.kind, "state": state.value, "title": row.subject}
-            shown |= {"done": row.done, "total": row.total, "message": message}
+            shown |= {"done": row.done, "total": row.total, "unit": row.unit, "message": message}
             self._board.publish("jobs", shown | ({} if place is None else {"place": place}), key=str(row.pk))
 
     def _show_end(self, job_id: int, kind: str, subject: str, end: End) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from monitoring import audit_page, model_settings, views
+from monitoring import audit_page, model_settings, transfers, views
 
 app_name = "monitoring"
 
@@ -20,5 +20,9 @@ urlpatterns = [
     path("now/dismiss", views.dismiss, name="dismiss"),
     path("now/stop", views.stop, name="stop"),
     path("models/settings", model_settings.model_settings, name="model_settings"),
+    path("transfers", transfers.transfers, name="transfers"),
+    path("transfers/list", transfers.listed, name="transfer_list"),
+    path("transfers/start", transfers.start, name="transfer_start"),
+    path("transfers/job", transfers.work, name="transfer_work"),
     path("chat/stream", views.chat_stream, name="chat_stream"),
 ]

@@ -199,7 +199,7 @@ def models_context() -> dict[str, Any]:
         "on_disk": [disk_payload(status) for status in statuses if status.id not in shown],
         "notices": notices,
         "told": told,
-        "jobs": get_hub().cells(JOBS),
+        "jobs": [job for job in get_hub().cells(JOBS) if job["state"] == "running"],
         "available": (latest(MEMORY, {}) or {}).get("available"),
     }
 

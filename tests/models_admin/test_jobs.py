@@ -161,8 +161,14 @@ async def test_a_row_tells_the_whole_story() -> None:
     ((key, shown),) = sink.shown.items()
     about = {"id": job.pk, "kind": "sum", "state": "running", "title": "1+2"}
     assert key == str(job.pk)
-    assert shown[0] == {**about, "done": 0, "total": 0, "message": "starting"}
-    assert shown[-2] == {**about, "done": 1000, "total": 1000, "message": "counting 1000 of 1000 steps"}
+    assert shown[0] == {**about, "done": 0, "total": 0, "unit": "bytes", "message": "starting"}
+    assert shown[-2] == {
+        **about,
+        "done": 1000,
+        "total": 1000,
+        "unit": "steps",
+        "message": "counting 1000 of 1000 steps",
+    }
     assert shown[-1] is None
 
 

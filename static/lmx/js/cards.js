@@ -127,7 +127,9 @@ function drawSpark(line, values) {
   line.setAttribute("points", values.map((value, i) => `${x(i).toFixed(1)},${(15 - (14 * value) / top).toFixed(1)}`).join(" "));
 }
 
-function showJob(job, { key }) {
+// One that is queued or paused is on the page Transfers.
+function showJob(told, { key }) {
+  const job = told?.state === "running" ? told : null;
   if (job) jobs.set(key, job);
   else jobs.delete(key);
   const element = job && section().querySelector(`[data-job="${CSS.escape(String(job.id))}"]`);

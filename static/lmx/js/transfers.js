@@ -1,0 +1,124 @@
+// The page Transfers: figures are written in place; the fragment is fetched again when a job comes, goes or changes state.
+
+import { duration, size, write } from "./format.js";
+import { live } from "./live.js";
+
+const jobs = new Map();
+const open = new Set();
+let timer = null;
+let fetching = false;
+
+const section = () => document.getElementById("transfers");
+const pressed = () => section().querySelector(".htmx-request, button:active");
+const row = (id) => section().querySelector(`.transfer[data-job="${CSS.escape(String(id))}"]`);
+
+const shape = (pairs) => JSON.stringify([...pairs].sort());
+const known = () => shape([...jobs.values()].map(({ id, state }) => `${id} ${state}`));
+
+function drawn() {
+  const rows = [...section().querySelectorAll('.transfer:is([data-state="running"], [data-state="queued"], [data-state="paused"])')];
+  return shape(rows.map(({ dataset }) => `${dataset.job} ${dataset.state}`));
+}
+
+// A job that was drawn before anybody knew its files.
+const isBare = ({ id, file }) => file && row(id) && !row(id).querySelector("details[data-files]");
+
+// The cells come one by one: only when all of a batch are in is it clear what has changed.
+function look() {
+  timer ??= setTimeout(refresh, 100);
+}
+
+async function refresh() {
+  timer = null;
+  if ((known() === drawn() && ![...jobs.values()].some(isBare)) || pressed()) return;
+  if (fetching) {
+    look();
+    return;
+  }
+  fetching = true;
+  try {
+    await window.htmx.ajax("GET", section().dataset.refresh, { target: "#transfers", swap: "outerHTML" });
+  } finally {
+    fetching = false;
+  }
+}
+
+function show(job, { key }) {
+  if (job) jobs.set(key, job);
+  else jobs.delete(key);
+  if (job) fill(job);
+  look();
+}
+
+function fill(job) {
+  const element = row(job.id);
+  if (!element || element.dataset.state !== job.state) return;
+  const put = (field, text) => write(element.querySelector(`[data-f="${field}"]`), text);
+  const bytes = job.unit === "bytes";
+  if (job.total) {
+    put("amount", bytes ? `${size(job.done)} of ${size(job.total)}` : `${job.done} of ${job.total} ${job.unit}`);
+    const bar = element.querySelector(":scope > progress");
+    if (bar) Object.assign(bar, { max: job.total, value: job.done });
+  }
+  put("rate", job.bytes_per_second ? `${size(job.bytes_per_second)}/s` : "");
+  put("left", job.seconds_left == null ? "" : `${duration(job.seconds_left)} left`);
+  put("message", job.message);
+  if (job.file) fillFile(element, job);
+}
+
+// Files come one after the other: what stands before the one under way is there.
+function fillFile(element, { file, file_done: done }) {
+  const line = element.querySelector(`[data-file="${CSS.escape(file)}"]`);
+  if (!line) return;
+  const bar = line.querySelector("progress");
+  bar.value = done;
+  write(line.querySelector('[data-f="file"]'), `${size(done)} of ${size(bar.max)}`);
+}
+
+function again() {
+  jobs.forEach(fill);
+  section().querySelectorAll("details[data-files]").forEach((details) => (details.open = open.has(details.dataset.files)));
+}
+
+function complain(words) {
+  const notice = document.createElement("div");
+  notice.className = "notice";
+  notice.setAttribute("role", "alert");
+  notice.textContent = words;
+  section().querySelector(":scope > .notice")?.remove();
+  section().prepend(notice);
+}
+
+live.on("jobs", show);
+live.onGap(() => {
+  jobs.clear();
+  look();
+});
+document.addEventListener(
+  "toggle",
+  ({ target }) => {
+    if (!target.matches?.("details[data-files]")) return;
+    if (target.open) open.add(target.dataset.files);
+    else open.delete(target.dataset.files);
+  },
+  true,
+);
+document.addEventListener("htmx:afterSettle", again);
+// What was taken leaves the field; what was refused, or written meanwhile, stays.
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  const form = document.getElementById("fetch");
+  const refused = section().querySelector(":scope > .notice");
+  const field = form.elements.namedItem("model");
+  const taken = detail.elt === form && detail.successful && !refused;
+  if (taken && field.value === detail.requestConfig.parameters.model) form.reset();
+  look();
+});
+document.addEventListener("pointerup", () => setTimeout(look));
+document.addEventListener("htmx:sendError", () => complain("The server cannot be reached; nothing was changed."));
+document.addEventListener("htmx:responseError", ({ detail }) =>
+  complain(
+    detail.xhr.status === 403
+      ? "The server does not know this page any more. Reload it and try again."
+      : `The server could not do that (it answered ${detail.xhr.status}); its log says why.`,
+  ),
+);
