@@ -67,11 +67,11 @@ async def work(request: HttpRequest) -> HttpResponseBase:
     number, action = request.POST.get("job", ""), request.POST.get("action", "")
     if not (number.isascii() and number.isdecimal() and len(number) < 19):
         return HttpResponseBadRequest("job is no number\n", content_type="text/plain")
-    works = {"pause": fetcher().pause, "resume": fetcher().resume, "cancel": fetcher().cancel}
-    if action not in works:
+    if action not in ("pause", "resume", "cancel"):
         return HttpResponseBadRequest("action is pause, resume or cancel\n", content_type="text/plain")
     try:
-        await works[action](int(number))
+        jobs = fetcher()
+        await {"pause": jobs.pause, "resume": jobs.resume, "cancel": jobs.cancel}[action](int(number))
     except LmxError as error:
         return await _changed(request, error.message)
     return await _changed(request)
@@ -109,6 +109,11 @@ def _in_turn(jobs: list[JobStatus]) -> list[JobStatus]:
     return sorted(jobs, key=lambda job: (order.get(job.state, 2), job.place or 0))
 
 
+def _is_plain(job: JobStatus) -> bool:
+    """Whether its message says no more than state and figures do; ``transfers.js`` knows it the same way."""
+    return job.message == job.state or (job.total > 0 and job.message.startswith("downloading "))
+
+
 def _shown(job: JobStatus) -> dict[str, Any]:
     """What the template shows of a job, and which buttons it has."""
     fetches = job.kind == "fetch"
@@ -123,7 +128,7 @@ def _shown(job: JobStatus) -> dict[str, Any]:
         "total": job.total,
         "bytes": job.unit == "bytes",
         "unit": job.unit,
-        "message": "" if job.message in ("paused", "cancelled") else job.message,
+        "message": "" if _is_plain(job) else job.message,
         "rate": job.bytes_per_second,
         "left": job.seconds_left,
         "at": job.finished_at or job.started_at or job.queued_at,

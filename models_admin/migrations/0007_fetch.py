@@ -7,7 +7,7 @@ STATES = ["queued", "running", "paused", "done", "failed", "cancelled"]
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("models_admin", "0005_forgotten"),
+        ("models_admin", "0006_settings"),
     ]
 
     operations = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from datetime import UTC, datetime
 
@@ -22,6 +23,12 @@ def size(value: float | None) -> str:
     if value >= 1000 * _MIB:
         return f"{value / _GIB:.1f} GB"
     return f"{value / _MIB:.0f} MB"
+
+
+@register.filter
+def file_size(value: float) -> str:
+    """As ``size``, below a MB in KB: files may be small."""
+    return f"{math.ceil(value / 1024)} KB" if value < _MIB else size(value)
 
 
 @register.filter

@@ -9,6 +9,9 @@ const exactFormat = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", time
 export const size = (bytes) =>
   bytes >= 1000 * MIB ? `${(bytes / GIB).toFixed(1)} GB` : `${Math.round((bytes ?? 0) / MIB)} MB`;
 
+// Files may be small.
+export const fileSize = (bytes) => (bytes < MIB ? `${Math.ceil(bytes / 1024)} KB` : size(bytes));
+
 // For lists where nothing is nothing: no model is "0 MB".
 export const sizeOrDash = (bytes) => (bytes >= MIB / 2 ? size(bytes) : "–");
 

@@ -1,6 +1,6 @@
 // The page Transfers: figures are written in place; the fragment is fetched again when a job comes, goes or changes state.
 
-import { duration, size, write } from "./format.js";
+import { duration, fileSize, size, write } from "./format.js";
 import { live } from "./live.js";
 
 const jobs = new Map();
@@ -62,9 +62,12 @@ function fill(job) {
   }
   put("rate", job.bytes_per_second ? `${size(job.bytes_per_second)}/s` : "");
   put("left", job.seconds_left == null ? "" : `${duration(job.seconds_left)} left`);
-  put("message", job.message);
+  put("message", isPlain(job) ? "" : job.message);
   if (job.file) fillFile(element, job);
 }
+
+// The message says no more than state and figures do.
+const isPlain = ({ message, state, total }) => message === state || (total > 0 && message.startsWith("downloading "));
 
 // Files come one after the other: what stands before the one under way is there.
 function fillFile(element, { file, file_done: done }) {
@@ -72,7 +75,7 @@ function fillFile(element, { file, file_done: done }) {
   if (!line) return;
   const bar = line.querySelector("progress");
   bar.value = done;
-  write(line.querySelector('[data-f="file"]'), `${size(done)} of ${size(bar.max)}`);
+  write(line.querySelector('[data-f="file"]'), `${fileSize(done)} of ${fileSize(bar.max)}`);
 }
 
 function again() {
