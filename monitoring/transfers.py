@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.http import HttpRequest, HttpResponseBadRequest
@@ -62,16 +63,31 @@ async def start(request: HttpRequest) -> HttpResponseBase:
 
 @require_POST
 @page
-async def work(request: HttpRequest) -> HttpResponseBase:
-    """``action`` is pause, resume or cancel; ``job`` a number."""
-    number, action = request.POST.get("job", ""), request.POST.get("action", "")
+async def pause(request: HttpRequest) -> HttpResponseBase:
+    """Have the download ``job`` wait until it is resumed."""
+    return await _work(request, lambda number: fetcher().pause(number))
+
+
+@require_POST
+@page
+async def resume(request: HttpRequest) -> HttpResponseBase:
+    """Have the download ``job``, which is paused or has ended, go on."""
+    return await _work(request, lambda number: fetcher().resume(number))
+
+
+@require_POST
+@page
+async def cancel(request: HttpRequest) -> HttpResponseBase:
+    """End ``job``; what it has brought stays."""
+    return await _work(request, lambda number: fetcher().cancel(number))
+
+
+async def _work(request: HttpRequest, work: Callable[[int], Awaitable[JobStatus]]) -> HttpResponseBase:
+    number = request.POST.get("job", "")
     if not (number.isascii() and number.isdecimal() and len(number) < 19):
         return HttpResponseBadRequest("job is no number\n", content_type="text/plain")
-    if action not in ("pause", "resume", "cancel"):
-        return HttpResponseBadRequest("action is pause, resume or cancel\n", content_type="text/plain")
     try:
-        jobs = fetcher()
-        await {"pause": jobs.pause, "resume": jobs.resume, "cancel": jobs.cancel}[action](int(number))
+        await work(int(number))
     except LmxError as error:
         return await _changed(request, error.message)
     return await _changed(request)
@@ -136,8 +152,17 @@ def _shown(job: JobStatus) -> dict[str, Any]:
         "files": job.files if fetches else (),
         "path": job.result.get("path", ""),
         "load_error": job.result.get("load_error", ""),
-        "can_pause": fetches and job.state in ("running", "queued"),
-        "can_resume": fetches and job.state == "paused",
-        "can_retry": fetches and job.state in ("failed", "cancelled"),
-        "can_cancel": not ended,
+        "buttons": _buttons(job, ended=ended),
     }
+
+
+def _buttons(job: JobStatus, *, ended: bool) -> list[dict[str, str]]:
+    found = []
+    if job.kind == "fetch" and job.state in ("running", "queued"):
+        found.append({"url": "monitoring:pause_job", "work": "pause", "words": "Pause", "icon": "pause"})
+    if job.kind == "fetch" and job.state in ("paused", "failed", "cancelled"):
+        words = "Resume" if job.state == "paused" else "Try again"
+        found.append({"url": "monitoring:resume_job", "work": "resume", "words": words, "icon": "resume"})
+    if not ended:
+        found.append({"url": "monitoring:cancel_job", "work": "cancel", "words": "Cancel", "icon": "close"})
+    return found

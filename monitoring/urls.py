@@ -22,7 +22,10 @@ urlpatterns = [
     path("models/settings", model_settings.model_settings, name="model_settings"),
     path("transfers", transfers.transfers, name="transfers"),
     path("transfers/list", transfers.listed, name="transfer_list"),
-    path("transfers/start", transfers.start, name="transfer_start"),
-    path("transfers/job", transfers.work, name="transfer_work"),
+    # Named as the API's, for the audit log.
+    path("transfers/start", transfers.start, name="download_model"),
+    path("transfers/pause", transfers.pause, name="pause_job"),
+    path("transfers/resume", transfers.resume, name="resume_job"),
+    path("transfers/cancel", transfers.cancel, name="cancel_job"),
     path("chat/stream", views.chat_stream, name="chat_stream"),
 ]
