@@ -30,7 +30,7 @@ _LONGEST_TEXT = 200
 _MOST_FIELDS = 40
 _LARGEST_BODY = 1 << 20
 _SUBJECTS = ("model_id", "instance_id", "model", "path", "id", "job")
-_SECRET = re.compile(r"key|token|secret|password|authorization", re.IGNORECASE)
+_SECRET = re.compile(r"key|token(?!s$|s_|izer)|secret|password|authorization", re.IGNORECASE)
 _WORDS = re.compile(r"prompt|messages|input|content", re.IGNORECASE)
 _LMSTUDIO_CHANGES = re.compile(r"/api/v1/models/(load|unload|download)/?")
 _NO_CHANGE = frozenset({"/chat/stream", "/logout", "/now/dismiss"})
@@ -171,7 +171,8 @@ def _shown(name: str, value: Any, depth: int = 0) -> Any:
         return {str(key)[:64]: _shown(str(key), one, depth + 1) for key, one in list(value.items())[:_MOST_FIELDS]}
     if isinstance(value, list | tuple) and depth < 3:
         return [_shown(name, one, depth + 1) for one in value[:_MOST_FIELDS]]
-    return str(value)[:_LONGEST_TEXT]
+    # What lies too deep to be looked through may hold anything.
+    return "hidden" if isinstance(value, Mapping | list | tuple) else str(value)[:_LONGEST_TEXT]
 
 
 def _outcome(response: HttpResponseBase | None) -> Outcome:
