@@ -71,6 +71,46 @@ class ModelStatus:
     reload_needed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a model takes, in bytes; ``context`` is its longest in tokens. 0 where nobody knows."""
+
+    weight_bytes: int
+    kv_bytes_per_token: int = 0
+    context: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whether a model has room somewhere. ``max_context`` is the most tokens that fit: 0 where not even the weights do.
+
+    It is None where a token's size is not known and the weights fit.
+    """
+
+    free_bytes: int
+    fits: bool
+    max_context: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFit:
+    """Whether a model can be loaded with ``context`` tokens, by the rule that admits loads. Sizes in bytes.
+
+    ``now``: beside what is loaded. ``alone``: beside other programs only. ``unload`` names models whose end makes room;
+    ``limit_bytes`` is what models may use at most, ``others_bytes`` what of it other programs hold.
+    """
+
+    context: int
+    needed_bytes: int
+    reserve_bytes: int
+    limit_bytes: int
+    others_bytes: int
+    now: Place
+    alone: Place
+    unload: tuple[str, ...] = ()
+    loaded: bool = False
+
+
 class Generation(Protocol):
     """One running request. Leaving the ``async with`` block cancels whatever is still going on.
 
@@ -178,6 +218,14 @@ class Engine(Protocol):
 
     def health(self) -> tuple[Literal["healthy", "degraded", "error"], list[str]]:
         """The word and its reasons, from heartbeats and the last real generation."""
+        ...
+
+    def memory_fit(self, size: Size, context: int | None = None, model_id: str | None = None) -> MemoryFit:
+        """Whether a model would be admitted, now and with nothing else loaded; ``model_id`` is one of the catalog.
+
+        Without ``context`` it is what a load reserves: the model's own, 32,768 at most. One that is loaded is judged
+        as if it were not.
+        """
         ...
 
     def memory_plan(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from inference.catalog import Catalog
 from inference.engine.admission import KV_LOOKAHEAD_TOKENS, bound_answer, kv_estimate
 from inference.engine.asking import Asker
-from inference.engine.contract import MemoryReader, ModelStatus, RunState
+from inference.engine.contract import MemoryFit, MemoryReader, ModelStatus, RunState, Size
 from inference.engine.generation import RunningGeneration
 from inference.engine.health import Outcomes, judge
 from inference.engine.memory import MemoryWatch
@@ -278,6 +278,10 @@ class WorkerEngine:
         runs = self._supervisor.runs.values()
         still = self._watchdog.standing_still()
         return judge(runs, self._outcomes, still, self._watch.reading, self._settings.oom_threshold_percent)
+
+    def memory_fit(self, size: Size, context: int | None = None, model_id: str | None = None) -> MemoryFit:
+        """See the contract."""
+        return self._supervisor.ledger.fit(size, context, model_id)
 
     def memory_plan(self) -> dict[str, Any]:
         return self._supervisor.ledger.numbers()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from inference.engine.contract import MemoryFit, Size
+from inference.engine.fitting import judge
 from inference.engine.memory import MemoryWatch, ObservedSizes
 from inference.engine.policy import (
     Load,
@@ -139,6 +141,15 @@ class Ledger:
         """The most a worker may hold: what it has, what its cache was promised, and all that is spare."""
         room_of_cache = run.cache_limit - self.cached(run) if run.state == "ready" else 0
         return max(run.need + run.cache_limit, self.footprint(run) + room_of_cache + self.spare())
+
+    def fit(self, size: Size, context: int | None, model_id: str | None) -> MemoryFit:
+        """See ``contract.Engine.memory_fit``."""
+        run = self._runs.get(model_id) if model_id else None
+        there = run is not None and run.client is not None
+        observed = self.observed.get(model_id) if model_id else 0
+        reserve = self._settings.memory_reserve_bytes
+        own = model_id if there else None
+        return judge(size, self.situation(), reserve, context=context, observed=observed, own=own)
 
     def numbers(self) -> dict[str, Any]:
         """The two limits, what is free under each, and who holds and was promised what."""

@@ -14,7 +14,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from inference.catalog import ModelRef
-from inference.engine.contract import ModelStatus
+from inference.engine.contract import MemoryFit, MemoryReading, ModelStatus, Size
+from inference.engine.fitting import judge
+from inference.engine.policy import Limits, Situation
 from inference.errors import LmxError, ModelNotFound, from_code
 from inference.ipc import (
     Capabilities,
@@ -321,6 +323,10 @@ class FakeEngine:
 
     def health(self) -> tuple[Literal["healthy", "degraded", "error"], list[str]]:
         return self.word, [] if self.word == "healthy" else ["acme/tiny does not answer"]
+
+    def memory_fit(self, size: Size, context: int | None = None, model_id: str | None = None) -> MemoryFit:
+        """A machine of 100 bytes with 40 free."""
+        return judge(size, Situation(MemoryReading(100, 40, 60), Limits(100)), 0, context=context)
 
     def memory_plan(self) -> dict[str, Any]:
         return {"total_bytes": 100, "free_bytes": 40}

@@ -6,7 +6,9 @@ import asyncio
 import time
 from typing import Any, Literal
 
-from inference.engine.contract import Generation, ModelStatus
+from inference.engine.contract import Generation, MemoryFit, MemoryReading, ModelStatus, Size
+from inference.engine.fitting import judge
+from inference.engine.policy import Limits, Situation
 from inference.errors import LmxError, ModelNotFound
 from inference.ipc import Capabilities, Embedded, GenerateRequest, Stats, Tokens
 from inference.model_settings import NO_SETTINGS, ModelSettings
@@ -113,6 +115,11 @@ class FakeEngine:
 
     def health(self) -> tuple[Literal["healthy", "degraded", "error"], list[str]]:
         return self.word, []
+
+    def memory_fit(self, size: Size, context: int | None = None, model_id: str | None = None) -> MemoryFit:
+        """The machine of ``memory_plan`` with none of our models in it."""
+        reading = MemoryReading(96 * GIB, 60 * GIB, 36 * GIB, 72 * GIB)
+        return judge(size, Situation(reading, Limits(86 * GIB, 72 * GIB)), 0, context=context)
 
     def memory_plan(self) -> dict[str, Any]:
         """A machine of 96 GiB, of which 36 are in use."""
