@@ -90,7 +90,7 @@ def is_embedding_model(directory: Path, names: set[str], config: Mapping[str, An
 def read_embedding_files(directory: Path, config: Mapping[str, Any]) -> EmbeddingFiles:
     """What to do with the model in ``directory``. Raises ``Unusable`` with the sentence why it cannot be done."""
     architecture = str(config.get("model_type"))
-    _check_architecture(architecture, config)
+    check_architecture(architecture, config)
     pooling_path, steps = _modules(directory)
     pooling = _pooling(directory / pooling_path / "config.json")
     default = "last" if architecture in GENERATORS and architecture != "gemma3_text" else "mean"
@@ -105,7 +105,8 @@ def read_embedding_files(directory: Path, config: Mapping[str, Any]) -> Embeddin
     )
 
 
-def _check_architecture(architecture: str, config: Mapping[str, Any]) -> None:
+def check_architecture(architecture: str, config: Mapping[str, Any]) -> None:
+    """Raise ``Unusable`` for a model that makes no vectors here, as far as its config says."""
     if architecture not in ENCODERS | GENERATORS:
         known = ", ".join(sorted(ENCODERS | GENERATORS))
         raise Unusable(

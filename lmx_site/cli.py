@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmx_site import __version__, cli_audit, cli_jobs, cli_models, cli_settings, paths, setup_engine
+from lmx_site import __version__, cli_audit, cli_hub, cli_jobs, cli_models, cli_settings, paths, setup_engine
 from lmx_site.cli_base import KEY, URL, Commands, Failure, connected
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ def lmstudio(
         raise Failure(str(error)) from error
 
 
+main.add_command(cli_hub.search)
+main.add_command(cli_hub.fit)
 main.add_command(cli_models.verify)
 main.add_command(cli_models.delete)
 main.add_command(cli_models.disk)

@@ -101,6 +101,10 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _one_or_several(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 def _text_to_path(value: object) -> object:
     if isinstance(value, Path):
         return value
@@ -117,6 +121,7 @@ def _client_name(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_some_text)]
 ClientName = Annotated[str, AfterValidator(_some_text), AfterValidator(_client_name)]
+Quantizations = Annotated[list[Text], BeforeValidator(_one_or_several), Field(min_length=1, max_length=32)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Directory = Annotated[Path, BeforeValidator(_text_to_path)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
@@ -148,7 +153,7 @@ class ModelsSection(Section):
     extra_directories: list[Directory] | None = None
     auto_load: list[Text] = []
     aliases: dict[Text, Text] = {}
-    quantization_preference: Text = "4bit"
+    quantization_preference: Quantizations = ["4bit", "6bit", "8bit"]
     idle_unload_sec: Annotated[float, Field(ge=1, le=31_536_000)] | None = None
     demo: bool = True
     max_downloads: Annotated[int, Field(ge=1, le=16)] = 2

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from models_admin.catalog import DiskCatalog
     from models_admin.disk_keeper import DiskKeeper
     from models_admin.fetch import HubFetcher
+    from models_admin.hub_finder import HubFinder
     from models_admin.jobs import Jobs
     from monitoring.telemetry import TelemetryWriter
 
@@ -46,6 +47,7 @@ class Runtime:
         self.jobs: Jobs | None = None
         self._fetcher: HubFetcher | None = None
         self._keeper: DiskKeeper | None = None
+        self._finder: HubFinder | None = None
         self._telemetry: TelemetryWriter | None = None
         self._responses: Responses | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,6 +94,7 @@ class Runtime:
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
         set_engine(self.engine)
+        self._finder = self._open_finder(catalog, self.engine, self._fetcher)
         self._responses = await self._open_responses()
         deps.configure(
             catalog=catalog,
@@ -103,6 +106,7 @@ class Runtime:
             keeper=self._keeper,
             audit=AuditLog(),
             settings=SettingsBook(catalog, self.config.model_standards(), self.engine.apply_settings),
+            finder=self._finder,
         )
         await self._fetcher.go_on()
         sampler = Sampler(hub, self.engine)
@@ -141,6 +145,15 @@ class Runtime:
             load=self._load_fetched,
         )
 
+    def _open_finder(self, catalog: DiskCatalog, engine: WorkerEngine, fetcher: HubFetcher) -> HubFinder:
+        from models_admin.hub_client import HubClient
+        from models_admin.hub_finder import HubFinder
+
+        preference = self.config.models.quantization_preference
+        finder = HubFinder(HubClient(), catalog, self.places.models, judge=engine.memory_fit, preference=preference)
+        fetcher.chooser = finder.choose
+        return finder
+
     def _running(self) -> Iterable[tuple[Path, str]]:
         """The directories of the models that run, and how."""
         return self.engine.directories() if self.engine else ()
@@ -168,6 +181,8 @@ class Runtime:
             await self._fetcher.stop()
         if self._keeper is not None:
             await self._keeper.stop()
+        if self._finder is not None:
+            await self._finder.stop()
         if self.engine is not None:
             await self.engine.stop(self.config.engine.answers_sec)
 

@@ -12,7 +12,7 @@ from lmx_site.client import Client
 
 _GB = 1024**3
 _MB = 1024**2
-_RIGHT = frozenset({"MEMORY", "SIZE", "CONTEXT", "TOK/S", "PLACE", "FREE", "OF"})
+_RIGHT = frozenset({"MEMORY", "SIZE", "CONTEXT", "TOK/S", "PLACE", "FREE", "OF", "DOWNLOADS"})
 
 
 def size(count: float | None) -> str:

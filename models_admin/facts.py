@@ -162,12 +162,13 @@ def _from_headers(facts: Facts, config: Mapping[str, Any], headers: list[Header]
     label, width = _FLOATS[max(floating)[1]] if floating else (None, 2)
     return replace(
         facts,
-        quantization=_quantization(config) or label,
+        quantization=quantization_of(config) or label,
         kv_bytes_per_token=kv_bytes_per_token(text_part(config), width),
     )
 
 
-def _quantization(config: Mapping[str, Any]) -> str | None:
+def quantization_of(config: Mapping[str, Any]) -> str | None:
+    """What a model's config calls its quantization, such as ``4bit`` or ``mxfp4``; None for one that has none."""
     for name in ("quantization", "quantization_config"):
         entry = config.get(name)
         if not isinstance(entry, dict):

@@ -18,6 +18,7 @@ from models_admin.busy import Busy
 from models_admin.fetch_line import Fetch, Line
 from models_admin.fetch_names import Wanted, parse_wanted
 from models_admin.fetch_told import from_row, refusal, told_files, wanted_of
+from models_admin.hub_variants import names_quantization
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed
 from models_admin.job_words import amount, describe, in_line
@@ -59,11 +60,15 @@ class _Catalog(Protocol):
     def rows_of(self, repo: str) -> list[Row]: ...
 
 
+Chooser = Callable[[str, str | None], Awaitable[str]]
+"""The repository to fetch for one whose name has no quantization, and for the quantization asked for, if any."""
+
+
 class HubFetcher:
     """``models`` gets ``org/name/<commit>/``; ``catalog`` is refreshed after each success.
 
     ``at_once`` are fetched at a time, the others wait in line. ``load`` loads a model by its id. ``patience`` is
-    described at ``PATIENCE``.
+    described at ``PATIENCE``. ``chooser`` may be set once there is one: see ``hub_finder.HubFinder.choose``.
     """
 
     def __init__(
@@ -81,12 +86,13 @@ class HubFetcher:
         self._jobs, self._catalog, self._models, self._keep_free = jobs, catalog, models, keep_free
         self._busy, self._patience, self._load = busy or Busy(), patience, load
         self._line = Line(at_once)
+        self.chooser: Chooser | None = None
 
     async def start(
         self, repo: str, revision: str | None = None, quantization: str | None = None, *, auto_load: bool = False
     ) -> JobStatus:
         """See ``inference.fetching.Fetcher``."""
-        wanted = parse_wanted(repo, revision, quantization)
+        wanted = await self._chosen(repo, revision, quantization)
         fetch = self._line.get(wanted)
         if fetch is None:
             self._check_room(wanted)
@@ -101,6 +107,14 @@ class HubFetcher:
         if fetch.job is None:
             raise ModelUnavailable("the server is stopping")
         return await self.status(fetch.job)
+
+    async def _chosen(self, repo: str, revision: str | None, quantization: str | None) -> Wanted:
+        """What is meant: a name without a quantization may stand for a repository in each of several."""
+        plain = parse_wanted(repo, revision)
+        is_whole = names_quantization(plain.repo) or (quantization is None and plain.revision != "main")
+        if self.chooser is None or is_whole:
+            return parse_wanted(repo, revision, quantization)
+        return dataclasses.replace(plain, repo=await self.chooser(plain.repo, quantization))
 
     async def go_on(self) -> None:
         """Go on, under their old numbers, with what a server that has ended has left. Once, after ``Jobs.start``."""

@@ -52,7 +52,7 @@ def parse_wanted(repo: str, revision: str | None = None, quantization: str | Non
     if revision is not None and inner is not None and revision != inner:
         raise InvalidRequest(f"model_id names the revision {inner[:80]!r} and revision another", param="revision")
     chosen = revision if revision is not None else inner or "main"
-    if not _is_repo(name):
+    if not is_repo(name):
         raise InvalidRequest(
             f"{name[:120]!r} is not the name of a model at the Hub: write org/name, as in mlx-community/Qwen3-4B-4bit",
             param="model_id",
@@ -92,7 +92,8 @@ def _from_address(address: str) -> tuple[str, str | None]:
     return "/".join(steps), None
 
 
-def _is_repo(name: str) -> bool:
+def is_repo(name: str) -> bool:
+    """Whether it can be the name of a model at the Hub, ``org/name``."""
     sound = _REPO.fullmatch(name) is not None and len(name) <= 2 * _MAX_NAME
     return sound and ".." not in name and "--" not in name and not name.endswith((".git", ".ipynb"))
 

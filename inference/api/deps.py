@@ -17,6 +17,7 @@ from django.http import HttpRequest
 from inference.catalog import Catalog
 from inference.errors import Forbidden, ModelUnavailable, Unauthorized
 from inference.fetching import Fetcher
+from inference.finding import Finder
 from inference.model_settings import SettingsKeeper
 from inference.models_on_disk import Keeper
 from inference.principal import Principal, Scope
@@ -79,6 +80,7 @@ class Services:
     keeper: Keeper | None = None
     audit: AuditSource | None = None
     settings: SettingsKeeper | None = None
+    finder: Finder | None = None
 
 
 _services = Services()
@@ -95,6 +97,7 @@ def configure(
     keeper: Keeper | None = None,
     audit: AuditSource | None = None,
     settings: SettingsKeeper | None = None,
+    finder: Finder | None = None,
 ) -> None:
     """Give the API what it works with; ``version`` is the product's. Without ``responses`` they live in memory."""
     global _services
@@ -110,6 +113,7 @@ def configure(
         keeper=keeper,
         audit=audit,
         settings=settings,
+        finder=finder,
     )
 
 
@@ -155,6 +159,13 @@ def model_settings() -> SettingsKeeper:
     if _services.settings is None:
         raise ModelUnavailable("the server is starting or stopping", retry_after=1)
     return _services.settings
+
+
+def finder() -> Finder:
+    """Who asks the Hub what there is; 503 while the server starts or stops."""
+    if _services.finder is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return _services.finder
 
 
 def event_source() -> EventSource:

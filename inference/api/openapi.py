@@ -51,6 +51,11 @@ FETCH: Refusals = {
 }
 LINE: Refusals = {409: ("model_busy", "job_not_resumable"), 429: ("rate_limit_exceeded",)}
 """Too many wait already."""
+ASK_HUB: Refusals = {
+    429: ("rate_limit_exceeded",),
+    503: ("model_unavailable", "hub_unreachable", "hub_error"),
+}
+"""The Hub is asked; a 429 passes on how long it wants to be left alone."""
 VERIFY: Refusals = {
     404: ("model_not_found",),
     409: ("model_busy", "model_not_on_disk", "job_cancelled", "file_changed", "unreadable"),

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 import inference.api.urls  # noqa: F401 - registers every route
 from inference.api import admin, lmstudio, v1
+from inference.api.hub import FitBody
 from inference.api.jobs import DownloadBody
 from inference.protocols.openai import embeddings
 from inference.protocols.openai.embeddings import EmbeddingRequest
@@ -51,6 +52,7 @@ def test_nothing_else_is_documented() -> None:
         ("POST /admin/model/load", admin.LoadBody),
         ("DELETE /admin/model/unload", admin.UnloadBody),
         ("POST /admin/model/download", DownloadBody),
+        ("POST /admin/model/fit", FitBody),
     ],
 )
 def test_every_parameter_is_documented(heading: str, model: type[BaseModel]) -> None:

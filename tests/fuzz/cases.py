@@ -43,6 +43,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "cancel_request": {"id": "chatcmpl-1"},
     "download_model": {"model_id": REPO},
     "verify_model": {"model_id": VECTORS},
+    "fit_model": {"model_id": REPO},
     "delete_model": {"model_id": REPO},
     "lms_load": {"model": CHAT},
     "lms_unload": {"instance_id": VECTORS},

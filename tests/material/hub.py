@@ -1,7 +1,7 @@
 """A Hub on this machine: enough of its HTTP API for the real client, with gates and faults.
 
 Model information with sizes, blob ids and LFS hashes; files with Range, ETag and a redirect to "another" place for LFS
-files; 401, 403, 404. ``hub.hold(name, after)`` makes a file stop after so many bytes until ``hub.release()``;
+files; 401, 403, 404; the list of models (``hub_search``). ``hub.hold(name, after)`` makes a file stop after so many bytes until ``hub.release()``;
 ``hub.fault(name, …)`` gives a request for a file's content another answer, once.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from tests.material import nano_model
+from tests.material.hub_search import listed
 
 COMMIT = "5" * 40
 MIB = 1 << 20
@@ -65,6 +66,7 @@ class HubRepo:
     claimed: dict[str, int] = field(default_factory=dict)
     ignores_range: bool = False
     name: str | None = None
+    about: dict[str, Any] = field(default_factory=dict)
     cdn: str = ""
     before: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
@@ -77,7 +79,13 @@ class HubRepo:
             "gated": "manual" if self.gated else False,
             "private": False,
             "siblings": siblings,
+            "config": self._config(),
+            **self.about,
         }
+
+    def _config(self) -> dict[str, Any]:
+        config = json.loads(self.files.get("config.json", b"{}"))
+        return {name: config[name] for name in ("model_type", "quantization_config") if name in config}
 
     def _sibling(self, name: str, content: bytes) -> dict[str, Any]:
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -105,6 +113,10 @@ class Hub:
         self.waiting: set[str] = set()
         self.faults: dict[str, list[Fault]] = {}
         self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.said: dict[str, bytes] = {}
+        self.searching = threading.Event()
+        self.searching.set()
         self._gate = threading.Event()
         hub = self
 
@@ -155,6 +167,7 @@ class Hub:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+        self.searching.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -185,7 +198,14 @@ class _Handler(BaseHTTPRequestHandler):
         hub.asked.append((self.command, path, self.headers.get("Range", "")))
         hub.tokens.append((path, self.headers.get("Authorization", "")))
         if hub.status is not None:
-            return self._send(hub.status)
+            return self._send(hub.status, hub.headers)
+        if path in hub.said:
+            return self._send(200, {"Content-Type": "application/json"}, hub.said[path])
+        if path == "api/models":
+            hub.searching.wait(60)
+            described = {name: repo.described(name, "main") for name, repo in hub.repos.items()}
+            body, headers = listed(described, urlsplit(self.path).query, hub.url)
+            return self._send(200, headers, body)
         steps = path.split("/")
         if steps[:2] == ["api", "models"]:
             return self._info("/".join(steps[2:4]), steps[5] if len(steps) > 5 else "main")
