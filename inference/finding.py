@@ -170,7 +170,8 @@ class Card:
 class ModelView:
     """All there is to know of a model at the Hub. ``more_files`` are left out of ``files``.
 
-    ``chosen`` is the variant that the owner's preference picks, ``why`` the reason in a sentence.
+    ``address`` is its page at the Hub. ``chosen`` is the variant that the owner's preference picks, ``why`` the
+    reason in a sentence.
     """
 
     model: HubModel
@@ -182,6 +183,7 @@ class ModelView:
     variants: tuple[Variant, ...] = ()
     chosen: str = ""
     why: str = ""
+    address: str = ""
 
 
 class Finder(Protocol):

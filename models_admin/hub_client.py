@@ -36,7 +36,7 @@ AT_ONCE = 6
 WAITING = 200
 DEADLINE_S = 20.0
 IDLE_S = 120.0
-_UNREACHABLE_S = 3.0
+_UNREACHABLE_S = 2.0
 """How long one failure to reach the Hub answers for the questions after it."""
 
 _KEPT = 1000
@@ -123,6 +123,11 @@ class HubClient:
             del self._open[key]
         if not task.cancelled():
             task.exception()  # whoever waits has it; nobody may
+
+    def forget(self) -> None:
+        """Ask everything anew, at once: what is kept and what the Hub was said to want no longer count."""
+        self._kept.clear()
+        self._pause = _Pause()
 
     async def stop(self) -> None:
         """End the child; who still waits is refused."""

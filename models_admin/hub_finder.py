@@ -18,7 +18,7 @@ from inference.engine.contract import MemoryFit, Size
 from inference.errors import InvalidRequest, LmxError, ModelNotFound
 from inference.finding import Card, Found, Here, HubFile, HubModel, ModelView, Query, Variant, Verdict
 from models_admin.fetch import KEEP_FREE_BYTES
-from models_admin.fetch_names import Wanted, is_repo, parse_wanted
+from models_admin.fetch_names import Wanted, endpoint, is_repo, parse_wanted
 from models_admin.hub_client import HubClient
 from models_admin.hub_disk import room_for, with_parts
 from models_admin.hub_fit import Outlook, of_disk, of_hub, outlook, settled
@@ -118,6 +118,7 @@ class HubFinder:
             variants=variants,
             chosen=next((variant.model_id for variant in variants if variant.chosen), ""),
             why=why,
+            address=f"{endpoint()}/{model.model_id}",
         )
 
     async def fit(self, model_id: str, context: int | None = None, *, brief: bool = False) -> Verdict:

@@ -154,7 +154,8 @@ def _judged(verdict: Verdict) -> tuple[Word, str]:
         return "unsupported", f"Cannot be used here: {verdict.problem}."
     if memory is None or not verdict.weight_bytes:
         return "unknown", "Its size is not known."
-    word, sentence = _in_memory(memory)
+    known = bool(verdict.kv_bytes_per_token or verdict.context_length)
+    word, sentence = _in_memory(memory) if known else _weights_alone(memory)
     if word == "too_large":
         return word, sentence
     if verdict.gated and verdict.readable is False:
@@ -189,6 +190,15 @@ def _in_memory(memory: MemoryFit) -> tuple[Word, str]:
             f"Fits with at most {tokens(most)} tokens of context: with {context} it needs {needed}, {_limit(memory)}.",
         )
     return "too_large", f"Does not fit: it needs {needed}, {_limit(memory)}."
+
+
+def _weights_alone(memory: MemoryFit) -> tuple[Word, str]:
+    """Where nobody can tell what a token takes, as no config was read."""
+    needed = gigabytes(memory.needed_bytes)
+    if not memory.alone.fits:
+        return "too_large", f"Does not fit: its weights need {needed}, {_limit(memory)}."
+    word: Word = "fits" if memory.now.fits else "fits_after_unloading"
+    return word, f"Its weights fit ({needed}, {_free(memory.now.free_bytes)}); what its context takes is not known."
 
 
 def _limit(memory: MemoryFit) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from monitoring import audit_page, model_settings, transfers, views
+from monitoring import audit_page, discover, model_settings, transfers, views
 
 app_name = "monitoring"
 
@@ -13,6 +13,12 @@ urlpatterns = [
     path("connect", views.connect, name="connect"),
     path("audit", audit_page.audit, name="audit"),
     path("audit/export", audit_page.audit_file, name="audit_file"),
+    path("discover", discover.discover, name="discover"),
+    path("discover/fit", discover.discover_fit, name="discover_fit"),
+    path("discover/download", discover.discover_download, name="discover_download"),
+    path("discover/transfer", discover.discover_transfer, name="discover_transfer"),
+    path("discover/cancel", discover.discover_cancel, name="discover_cancel"),
+    path("discover/model/<path:repo>", discover.discover_model, name="discover_model"),
     path("now/models", views.models, name="models"),
     path("now/memory", views.memory, name="memory"),
     path("now/load", views.load, name="load"),

@@ -40,16 +40,16 @@ LONGEST_NAME = 512
 NOT_YET = {"used": None, "total": None, "limit": None}
 """What the status strip shows before the first reading."""
 
-View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponseBase]]
+View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
 def page(view: View) -> View:
     """For the owner only, not kept by caches, and without a script or style that is not a file of ours."""
 
     @wraps(view)
-    async def guarded(request: HttpRequest) -> HttpResponseBase:
+    async def guarded(request: HttpRequest, **path: str) -> HttpResponseBase:
         principal_of(request)
-        response = await view(request)
+        response = await view(request, **path)
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         return response

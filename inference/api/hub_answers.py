@@ -144,3 +144,4 @@ class ModelAnswer(BaseModel):
     variants: list[VariantAnswer]
     chosen: str
     why: str
+    address: str

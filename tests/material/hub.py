@@ -1,8 +1,8 @@
 """A Hub on this machine: enough of its HTTP API for the real client, with gates and faults.
 
-Model information with sizes, blob ids and LFS hashes; files with Range, ETag and a redirect to "another" place for LFS
-files; 401, 403, 404; the list of models (``hub_search``). ``hub.hold(name, after)`` makes a file stop after so many bytes until ``hub.release()``;
-``hub.fault(name, …)`` gives a request for a file's content another answer, once.
+Model information with sizes, blob ids and LFS hashes; files with Range, ETag and a redirect to "another" place for
+LFS files; 401, 403, 404; the list of models (``hub_search``). ``hub.hold(name, after)`` makes a file stop after so
+many bytes until ``hub.release()``; ``hub.fault(name, …)`` gives a request for a file's content another answer, once.
 """
 
 from __future__ import annotations

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,39 +54,29 @@ def machine(total: int = 96, used: int = 20, gpu: int | None = 72) -> Situation:
 
 
 class Finding:
-    """``situation`` is what the engine would judge by."""
+    """``situation`` is what the engine would judge by; the client is the caller's."""
 
-    def __init__(self, models: Path, **options: Any) -> None:
+    def __init__(self, client: HubClient, models: Path, **options: Any) -> None:
         models.mkdir(exist_ok=True)
         self.situation = machine()
-        self.client = HubClient(**{name: options.pop(name) for name in ("deadline_s", "idle_s") if name in options})
+        self.client = client
         self.catalog = DiskCatalog([models])
-        self.finder = HubFinder(self.client, self.catalog, models, judge=self.judge, **options)
+        self.finder = HubFinder(client, self.catalog, models, judge=self.judge, **options)
 
     def judge(self, size: Size, context: int | None = None, model_id: str | None = None) -> MemoryFit:
         return judge(size, self.situation, 0, context=context)
 
 
 @asynccontextmanager
-async def finding(models: Path, **options: Any) -> AsyncIterator[Finding]:
-    found = Finding(models, **options)
+async def finding(client: HubClient, models: Path, **options: Any) -> AsyncIterator[Finding]:
+    found = Finding(client, models, **options)
     try:
         await found.catalog.refresh()
         yield found
     finally:
-        await found.finder.stop()
         found.catalog.close()
 
 
 def paths(hub: Hub) -> list[str]:
     """What was asked of the Hub, without what is behind its redirects."""
     return [path for _, path, _ in hub.asked if "/cdn/" not in path]
-
-
-async def turns(condition: Any) -> None:
-    """Give the loop turns until ``condition`` holds."""
-    for _ in range(100_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError(f"it never came to that, in {sys._getframe(1).f_code.co_name}")

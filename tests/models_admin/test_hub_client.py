@@ -150,7 +150,7 @@ async def test_a_wait_that_is_none_is_a_reasonable_one(client: HubClient, hub: H
     for wait in ("nan", "-5", "1e99", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"):
         hub.headers = {"Retry-After": wait}
         assert 1 <= ((await refused(search(client, wait))).retry_after or 0) <= 3600
-        client._pause.until = 0
+        client.forget()
 
 
 async def test_a_hub_that_is_away(hub: Hub, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
@@ -197,7 +197,7 @@ async def test_every_status_is_a_refusal_that_says_what_to_do(client: HubClient,
     for status, told in {400: 503, 401: 503, 403: 403, 404: 404, 418: 503, 500: 503, 503: 503}.items():
         hub.status = status
         assert (await refused(search(client, str(status)))).status == told
-        client._pause.until = 0
+        client.forget()
 
 
 async def test_a_hub_that_stands_still_costs_a_time_and_no_more(hub: Hub) -> None:
@@ -207,7 +207,7 @@ async def test_a_hub_that_stands_still_costs_a_time_and_no_more(hub: Hub) -> Non
     assert (error.code, "in time" in error.message) == ("hub_unreachable", True)
     assert client.pid is None
     hub.searching.set()
-    client._pause.until = 0
+    client.forget()
     assert (await client.ask("info", INFO, keep_s=0))["token"] is False
     await client.stop()
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from inference.engine.policy import Resident
 from inference.errors import InvalidRequest, LmxError, ModelNotFound
 from inference.finding import Query
+from models_admin.hub_client import HubClient
 from models_admin.manifest import Manifest, write_manifest
 from tests.material.hub import COMMIT, Hub, HubRepo
 from tests.models_admin.hub_site import GIB, Finding, finding, machine, paths, repo
 from tests.models_admin.site import copy
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio(loop_scope="module")]
 
 WIDE: dict[str, Any] = {
     "num_hidden_layers": 32,
@@ -31,22 +33,42 @@ WIDE |= {"dtype": "bfloat16"}
 BERT = {"model_type": "bert", "hidden_act": "gelu"}
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """One Hub and below one child for all tests: the child reads the Hub's address once."""
+    with Hub({}) as found, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", found.url)
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
+        patch.delenv("HF_TOKEN", raising=False)
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(shelf: Hub) -> AsyncIterator[HubClient]:
+    found = HubClient()
+    yield found
+    await found.stop()
+
+
 @pytest.fixture
-def hub(hub: Hub) -> Hub:
+def hub(shelf: Hub) -> Iterator[Hub]:
     """``acme/nano`` in three quantizations and as GGUF, and one of another author."""
-    hub.repos = {
+    shelf.repos = {
         "acme/nano-4bit": repo(4, downloads=500, weights=4 * GIB // 4, config=WIDE),
         "acme/nano-8bit": repo(8, downloads=400, weights=8 * GIB // 4, config=WIDE),
         "acme/nano-bf16": repo(None, downloads=10, weights=16 * GIB // 2, config=WIDE),
         "acme/nano-GGUF": HubRepo({"nano.Q4_K_M.gguf": b"GGUF"}, about={"tags": ["gguf"], "downloads": 900}),
         "other/nano-4bit": repo(4, downloads=5, gated="manual"),
     }
-    return hub
+    yield shelf
+    shelf.asked.clear()
+    shelf.status = None
 
 
-@pytest.fixture
-async def found(hub: Hub, tmp_path: Path) -> AsyncIterator[Finding]:
-    async with finding(tmp_path / "models", keep_free=0) as made:
+@pytest_asyncio.fixture(loop_scope="module")
+async def found(client: HubClient, hub: Hub, tmp_path: Path) -> AsyncIterator[Finding]:
+    client.forget()
+    async with finding(client, tmp_path / "models", keep_free=0) as made:
         yield made
 
 
@@ -200,7 +222,7 @@ async def test_what_is_here(found: Finding, hub: Hub, tmp_path: Path) -> None:
     assert (here.model_id, here.revision, here.current) == (name, COMMIT, True)
     assert (await found.finder.search(Query(text="nano-4bit", author="acme"))).models[0].here == (COMMIT,)
     hub.repos[name].commit = "6" * 40
-    found.client._kept.clear()
+    found.client.forget()
     verdict = (await found.finder.view(name)).verdict
     assert ([one.current for one in verdict.here], verdict.newer) == ([False], "6" * 40)
     hub.asked.clear()
