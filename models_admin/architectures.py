@@ -1,11 +1,18 @@
-"""Which architectures the installed mlx-lm can run, found from its files: importing it would import MLX."""
+"""What the installed mlx-lm can run, found from its files: importing it would import MLX."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from inference.model_files import printable
+
+_METHODS = {"awq", "bitnet", "compressed-tensors", "fp8", "gptq", "modelopt", "mxfp4", "mxfp8"}
+"""Quantizations of others that mlx-lm turns into its own while it loads."""
 
 
 @cache
@@ -30,3 +37,14 @@ def _remapping(utils: Path) -> dict[str, str]:
     except (OSError, SyntaxError, ValueError, TypeError):
         pass
     return {}
+
+
+def unreadable_quantization(config: Mapping[str, Any]) -> str:
+    """Why the weights cannot be read, where another program quantized them in a way of its own; "" where they can."""
+    entry = config.get("quantization_config")
+    if config.get("quantization") is not None or not isinstance(entry, dict):
+        return ""
+    method = entry.get("quant_method")
+    if not isinstance(method, str) or method in _METHODS:
+        return ""
+    return f"its weights are quantized by {printable(method)[:40]}, which mlx-lm cannot read"

@@ -29,7 +29,7 @@ from inference.model_files import (
     weight_names,
 )
 from inference.safetensors import BadSafetensors, Header, read_header
-from models_admin.architectures import supported_architectures
+from models_admin.architectures import supported_architectures, unreadable_quantization
 from models_admin.kv_size import kv_bytes_per_token
 from models_admin.stamp import stamp_of
 
@@ -216,7 +216,7 @@ def _obstacle(config: Mapping[str, Any], files: tuple[FileFact, ...]) -> str | N
     supported = supported_architectures()
     if supported is not None and architecture not in supported:
         return f"the installed mlx-lm does not know the architecture {printable(architecture)!r}"
-    return _no_tokenizer(files)
+    return unreadable_quantization(config) or _no_tokenizer(files)
 
 
 def _no_tokenizer(files: tuple[FileFact, ...]) -> str | None:

@@ -39,7 +39,8 @@ IDLE_S = 120.0
 _UNREACHABLE_S = 2.0
 """How long one failure to reach the Hub answers for the questions after it."""
 
-_KEPT = 1000
+_KEPT_BYTES = 8 << 20
+"""Of answers, all together."""
 
 _REFUSALS: dict[str, Callable[..., LmxError]] = {
     "model_not_found": ModelNotFound,
@@ -57,7 +58,7 @@ _PARAMS = {"model_not_found": "model_id", "model_gated": "model_id", "revision_n
 class _Question:
     """``sent``: the Hub is asked already, so its answer is taken even if nobody waits: somebody may ask again."""
 
-    task: asyncio.Task[dict[str, Any]] | None = None
+    task: asyncio.Task[Answer] | None = None
     waiting: int = 0
     sent: bool = False
 
@@ -75,7 +76,8 @@ class HubClient:
 
     def __init__(self, *, program: str = PROGRAM, deadline_s: float = DEADLINE_S, idle_s: float = IDLE_S) -> None:
         self._program, self._deadline_s, self._idle_s = program, deadline_s, idle_s
-        self._kept: OrderedDict[str, tuple[float, dict[str, Any]]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
+        self._kept_bytes = 0
         self._open: dict[str, _Question] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
         self._starting = asyncio.Lock()
@@ -93,13 +95,13 @@ class HubClient:
         kept = self._kept.get(key)
         if kept is not None and kept[0] > time.monotonic():
             self._kept.move_to_end(key)
-            return kept[1]
+            return kept[1].read()
         question = self._open.get(key) or self._begin(key, what, params, keep_s)
         task = question.task
         assert task is not None
         question.waiting += 1
         try:
-            return await asyncio.shield(task)
+            return (await asyncio.shield(task)).read()
         except asyncio.CancelledError:
             if task.cancelled():
                 raise ModelUnavailable("the server is stopping") from None
@@ -118,7 +120,7 @@ class HubClient:
         question.task.add_done_callback(lambda task: self._over(key, question, task))
         return question
 
-    def _over(self, key: str, question: _Question, task: asyncio.Task[dict[str, Any]]) -> None:
+    def _over(self, key: str, question: _Question, task: asyncio.Task[Answer]) -> None:
         if self._open.get(key) is question:
             del self._open[key]
         if not task.cancelled():
@@ -127,6 +129,7 @@ class HubClient:
     def forget(self) -> None:
         """Ask everything anew, at once: what is kept and what the Hub was said to want no longer count."""
         self._kept.clear()
+        self._kept_bytes = 0
         self._pause = _Pause()
 
     async def stop(self) -> None:
@@ -147,19 +150,24 @@ class HubClient:
         """Of the child, while there is one."""
         return self._child.pid if self._child is not None else None
 
-    async def _work(
-        self, question: _Question, key: str, what: str, params: dict[str, Any], keep_s: float
-    ) -> dict[str, Any]:
+    async def _work(self, question: _Question, key: str, what: str, params: dict[str, Any], keep_s: float) -> Answer:
         async with self._places:
             question.sent = True
             reply = await self._sent(what, params)
         if isinstance(reply, Refused):
             raise _refusal(reply)
         if keep_s > 0:
-            self._kept[key] = (time.monotonic() + keep_s, reply.result)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        return reply.result
+            self._keep(key, reply, time.monotonic() + keep_s)
+        return reply
+
+    def _keep(self, key: str, answer: Answer, until: float) -> None:
+        """What was not asked for the longest goes first."""
+        old = self._kept.pop(key, None)
+        self._kept[key] = (until, answer)
+        self._kept_bytes += len(answer.result) - (len(old[1].result) if old else 0)
+        while self._kept_bytes > _KEPT_BYTES:
+            _, (_, gone) = self._kept.popitem(last=False)
+            self._kept_bytes -= len(gone.result)
 
     async def _sent(self, what: str, params: dict[str, Any]) -> Answer | Refused:
         if time.monotonic() < self._pause.until:

@@ -15,7 +15,7 @@ import msgspec
 
 from inference.catalog import ModelRef
 from inference.engine.contract import MemoryFit, Size
-from inference.errors import InvalidRequest, LmxError, ModelNotFound
+from inference.errors import LmxError, ModelNotFound, ModelUnavailable
 from inference.finding import Card, Found, Here, HubFile, HubModel, ModelView, Query, Variant, Verdict
 from models_admin.fetch import KEEP_FREE_BYTES
 from models_admin.fetch_names import Wanted, endpoint, is_repo, parse_wanted
@@ -29,7 +29,7 @@ from models_admin.row import Row
 _INFO_S, _CONFIG_S, _CARD_S, _SEARCH_S = 60.0, 3600.0, 600.0, 60.0
 """How long answers are kept. Files of a commit do not change."""
 
-_SUMMARIES = 2000
+_SUMMARIES = 1000
 _MOST_SIBLINGS = 100
 _FITTING = ("fits", "fits_after_unloading", "unknown")
 _MLX_MAKER = "mlx-community"
@@ -77,7 +77,17 @@ class HubFinder:
     async def search(self, query: Query) -> Found:
         """See ``inference.finding.Finder``."""
         found = await self._pages.page(query)
-        return replace(found, models=tuple(self._with_here(model) for model in found.models))
+        here = self._revisions_here()
+        models = (replace(model, here=tuple(here.get(model.model_id.lower(), ()))) for model in found.models)
+        return replace(found, models=tuple(models))
+
+    def _revisions_here(self) -> dict[str, list[str]]:
+        """Revisions on this machine by repository in lower case, in one pass: there may be thousands."""
+        found: dict[str, list[str]] = {}
+        for ref in self._catalog.all():
+            if ref.disk_state not in ("absent", "offline"):
+                found.setdefault(ref.id.partition("@")[0].lower(), []).append(ref.revision or "local")
+        return found
 
     async def _ask_page(self, params: dict[str, Any]) -> tuple[list[HubModel], str]:
         answer = await self._client.ask("search", params, keep_s=_SEARCH_S)
@@ -87,7 +97,7 @@ class HubFinder:
         return models, answer["cursor"]
 
     def _remember(self, model: HubModel) -> None:
-        self._summaries[model.model_id] = model
+        self._summaries[model.model_id] = replace(model, tags=())
         self._summaries.move_to_end(model.model_id)
         while len(self._summaries) > _SUMMARIES:
             self._summaries.popitem(last=False)
@@ -307,4 +317,4 @@ def _model(told: Mapping[str, Any]) -> HubModel:
     try:
         return msgspec.convert(told, HubModel)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the Hub's answer cannot be read: {error}", code="hub_error") from error
+        raise ModelUnavailable(f"The Hub's answer cannot be read: {error}", code="hub_error") from error

@@ -17,7 +17,7 @@ from inference.engine.contract import MemoryFit, Size
 from inference.engine.words import gigabytes, short_name
 from inference.finding import DiskRoom, HubModel, Verdict, Word
 from inference.model_files import Unusable, context_length, printable, text_part
-from models_admin.architectures import supported_architectures
+from models_admin.architectures import supported_architectures, unreadable_quantization
 from models_admin.facts import quantization_of
 from models_admin.kv_size import kv_bytes_per_token
 
@@ -62,7 +62,7 @@ def outlook(model: HubModel, config: Mapping[str, Any] | None, names: Iterable[s
     if is_embedding_model(Path(), listed, config, model.model_id) or found.architecture in ENCODERS:
         size = replace(found.size, kv_bytes_per_token=0)
         return replace(found, size=size, kind="embeddings", problem=_embedding_problem(found.architecture, config))
-    return replace(found, problem=_problem(found.architecture))
+    return replace(found, problem=_problem(found.architecture) or unreadable_quantization(config))
 
 
 def _problem(architecture: str) -> str:

@@ -21,8 +21,18 @@ class Ask(Struct, tag="ask", frozen=True):
 
 
 class Answer(Struct, tag="answer", frozen=True):
+    """``result`` is msgpack within msgpack: it is kept as bytes, and read when somebody wants it."""
+
     number: int
-    result: dict[str, Any]
+    result: bytes
+
+    def read(self) -> dict[str, Any]:
+        found: dict[str, Any] = _result.decode(self.result)
+        return found
+
+    @classmethod
+    def of(cls, number: int, result: dict[str, Any]) -> Answer:
+        return cls(number, _encoder.encode(result))
 
 
 class Refused(Struct, tag="refused", frozen=True):
@@ -36,6 +46,7 @@ class Refused(Struct, tag="refused", frozen=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _from_server = msgspec.msgpack.Decoder(Ask)
+_result = msgspec.msgpack.Decoder(dict[str, Any])
 _from_child = msgspec.msgpack.Decoder(Answer | Refused)
 
 

@@ -38,7 +38,7 @@ AT_ONCE = 6
 """Questions at the Hub at one time."""
 
 _CONNECT_S, _SILENCE_S, _WHOLE_S = 5.0, 10.0, 15.0
-_LIST_BYTES, _INFO_BYTES, _CONFIG_BYTES = 16 << 20, 16 << 20, 2 << 20
+_LIST_BYTES, _INFO_BYTES, _CONFIG_BYTES = 8 << 20, 8 << 20, 2 << 20
 _README_BYTES = 4 * LONGEST
 _ERROR_BYTES = 1 << 16
 _LONGEST_CURSOR = 2000
@@ -147,7 +147,7 @@ def _cursor(response: httpx2.Response) -> str:
 def _answer(ask: Ask) -> Answer | Refused:
     subject = str(ask.params.get("repo") or "this search")
     try:
-        return Answer(ask.number, QUESTIONS[ask.what](ask.params))
+        return Answer.of(ask.number, QUESTIONS[ask.what](ask.params))
     except Exception as error:  # whatever it is, its asker must hear of it
         told = refusal(error, subject)
         return Refused(ask.number, told.code, told.message, told.retry_after)

@@ -12,7 +12,7 @@ from models_admin.file_checks import Checks, all_published, complaints, still_tr
 from models_admin.manifest import NAME, Manifest, read_manifest
 from models_admin.scan import Found
 
-_READER_VERSION = 3
+_READER_VERSION = 4
 _SALT = f"{_READER_VERSION}.{zlib.crc32(' '.join(sorted(supported_architectures() or ())).encode()):x}"
 """Changes when other facts would be read from the same files: a new reader, another mlx-lm."""
 

@@ -41,6 +41,14 @@ def set_config(model: Path, **changes: Any) -> None:
     (model / "config.json").write_text(json.dumps(config | changes))
 
 
+def test_weights_quantized_in_a_way_of_others(nano: Path) -> None:
+    set_config(nano, quantization_config={"quant_method": "bitsandbytes", "bits": 4})
+    assert read_facts(nano, nano).problem == "its weights are quantized by bitsandbytes, which mlx-lm cannot read"
+    for readable in ({"quant_method": "awq"}, {"bits": 4, "group_size": 64}, {"quant_method": 5}, "rubbish", None):
+        set_config(nano, quantization_config=readable)
+        assert read_facts(nano, nano).problem is None
+
+
 def test_every_defect_on_disk_has_its_sentence(tmp_path: Path) -> None:
     expected = {
         "missing": "cannot be read",

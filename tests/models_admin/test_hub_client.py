@@ -231,6 +231,20 @@ async def test_a_child_with_nothing_to_do_ends(hub: Hub) -> None:
     await client.stop()
 
 
+async def test_what_is_kept_is_bounded(client: HubClient, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    await search(client, "nano")
+    [(_, kept)] = client._kept.values()
+    monkeypatch.setattr(hub_client, "_KEPT_BYTES", 2 * len(kept.result))
+    for text in ("nan", "nano-", "na"):
+        await search(client, text)
+    assert len(client._kept) == 2
+    assert client._kept_bytes == sum(len(answer.result) for _, answer in client._kept.values())
+    hub.asked.clear()
+    await search(client, "na")
+    await search(client, "nano")
+    assert searches(hub) == 1
+
+
 async def test_too_many_questions_are_refused(client: HubClient, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_client, "WAITING", 3)
     hub.searching.clear()

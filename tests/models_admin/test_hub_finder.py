@@ -160,6 +160,7 @@ async def test_a_row_of_results_costs_one_file_and_once(found: Finding, hub: Hub
         ({"README.md": b"x"}, None, "no safetensors weights"),
         ({"model.safetensors": b"x"}, None, "no config.json"),
         (None, {"model_type": "nonsense-9"}, "does not know the architecture 'nonsense-9'"),
+        (None, {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized by bitsandbytes"),
         (None, {"model_type": 5}, "does not name an architecture"),
         (None, {"model_type": "<b>\x1b[31m" * 40}, "does not know the architecture '<b>?[31m"),
     ],

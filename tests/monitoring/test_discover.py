@@ -146,7 +146,7 @@ def fetcher(finder: FakeFinder) -> FakeFetcher:
     return found
 
 
-async def text(path: str = "/discover", status: int = 200, **headers: str) -> str:
+async def text(path: str = "/discover", headers: dict[str, str] | None = None, *, status: int = 200) -> str:
     response = await AsyncClient().get(path, headers=headers)
     assert response.status_code == status
     return str(response.content.decode())
@@ -167,7 +167,7 @@ async def test_it_works(finder: FakeFinder) -> None:
     assert "2.0 GB" in page
     assert "4.0B" in page
     assert 'hx-get="/discover/fit?model=acme%2Fnano-4bit"' in page
-    chip = await text("/discover/fit?model=acme%2Fnano-4bit", **HTMX)
+    chip = await text("/discover/fit?model=acme%2Fnano-4bit", HTMX)
     assert 'data-verdict="fits"' in chip
     assert "fits · 32k" in " ".join(chip.split())
 
@@ -195,10 +195,10 @@ async def test_an_address_that_somebody_wrote_is_no_error(finder: FakeFinder, ad
 
 
 async def test_for_htmx_only_the_results_are_sent(finder: FakeFinder) -> None:
-    part = await text("/discover?q=a", **HTMX)
+    part = await text("/discover?q=a", HTMX)
     assert part.lstrip().startswith('<section class="results')
     assert "<html" not in part
-    assert "<html" in await text("/discover?q=a", **HTMX, **{"HX-History-Restore-Request": "true"})
+    assert "<html" in await text("/discover?q=a", HTMX | {"HX-History-Restore-Request": "true"})
 
 
 async def test_pages(finder: FakeFinder) -> None:
@@ -225,7 +225,7 @@ async def test_a_slow_hub_does_not_hold_the_page(finder: FakeFinder, monkeypatch
     page = await text(MODEL)
     assert f'hx-get="{MODEL}" hx-trigger="load"' in page
     finder.gate.set()
-    assert "Asking the Hub" not in await text("/discover?q=nano", **HTMX)
+    assert "Asking the Hub" not in await text("/discover?q=nano", HTMX)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ async def test_a_hub_that_does_not_answer(finder: FakeFinder, error: LmxError, s
         assert says in page
         assert "Try again" in page
         assert "<img" not in page
-    chip = await text("/discover/fit?model=acme/nano-4bit", **HTMX)
+    chip = await text("/discover/fit?model=acme/nano-4bit", HTMX)
     assert "not known now" in chip
 
 
@@ -318,11 +318,11 @@ async def test_a_download(finder: FakeFinder, fetcher: FakeFetcher) -> None:
     assert "5 of 10 MB" in part
     assert 'data-refresh="/discover/transfer?job=7"' in part
     fetcher.job = replace(fetcher.job, state="done")
-    part = await text("/discover/transfer?job=7", **HTMX)
+    part = await text("/discover/transfer?job=7", HTMX)
     assert "is on this machine" in part
     assert "data-refresh" not in part
     fetcher.job = replace(fetcher.job, state="failed", message=f"hash {EVIL}")
-    part = await text("/discover/transfer?job=7", **HTMX)
+    part = await text("/discover/transfer?job=7", HTMX)
     assert "hash &lt;img" in part
 
 
