@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
@@ -48,6 +49,7 @@ Answer = TypeVar("Answer")
 @page
 async def discover(request: HttpRequest) -> HttpResponse:
     """The page with its form and results; for htmx the results alone."""
+    _check_site(request)
     asked = _filters(request.GET)
     context = {"asked": asked, **_choices(asked)}
     if _is_part(request):
@@ -60,6 +62,7 @@ async def discover(request: HttpRequest) -> HttpResponse:
 @page
 async def discover_fit(request: HttpRequest) -> HttpResponse:
     """The chip with the verdict on one of the results."""
+    _check_site(request)
     model = request.GET.get("model", "")
     if not 0 < len(model) <= LONGEST_NAME:
         return HttpResponseBadRequest("model is missing or too long\n", content_type="text/plain")
@@ -72,6 +75,7 @@ async def discover_fit(request: HttpRequest) -> HttpResponse:
 @page
 async def discover_model(request: HttpRequest, repo: str) -> HttpResponse:
     """A model of the Hub; for htmx what its page shows below the name."""
+    _check_site(request)
     revision = request.GET.get("revision", "")[:128]
     context: dict[str, Any] = {"repo": repo[:LONGEST_NAME], "revision": revision}
     asking = finder().view(repo[:LONGEST_NAME], revision or None)
@@ -261,6 +265,15 @@ def _offer(verdict: Verdict) -> str:
     if verdict.newer:
         return "update"
     return "anyway" if verdict.verdict == "too_large" else "download"
+
+
+def _check_site(request: HttpRequest) -> None:
+    """A page of another origin may lead here, which is seen; it may not have the Hub asked unseen, by a picture's
+    address.
+    """
+    site, target = request.headers.get("Sec-Fetch-Site"), request.headers.get("Sec-Fetch-Dest")
+    if site not in (None, "same-origin", "none") and target != "document":
+        raise PermissionDenied
 
 
 def _is_part(request: HttpRequest) -> bool:

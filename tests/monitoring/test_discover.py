@@ -386,6 +386,16 @@ async def test_only_the_owner_sees_it(finder: FakeFinder) -> None:
     assert finder.queries == []
 
 
+async def test_another_site_cannot_have_the_hub_asked_unseen(finder: FakeFinder) -> None:
+    unseen = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"}
+    for path in ("/discover?q=a", MODEL, "/discover/fit?model=a/b"):
+        await text(path, unseen, status=403)
+    assert finder.queries == []
+    await text("/discover", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"})
+    await text("/discover", {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "empty"} | HTMX)
+    assert len(finder.queries) == 2
+
+
 async def test_no_script_or_style_but_our_files(finder: FakeFinder) -> None:
     for path in ("/discover", MODEL):
         response = await AsyncClient().get(path)
