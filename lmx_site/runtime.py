@@ -69,7 +69,6 @@ class Runtime:
         from monitoring.sampler import Sampler
         from monitoring.telemetry import TelemetryWriter
 
-        settings = self.config.engine_settings(self.home)
         hub = Hub()
         hub.tap(log_event)
         set_hub(hub)
@@ -91,10 +90,10 @@ class Runtime:
             status=self._fetcher.status,
             in_use=self._running,
         )
+        settings = self.config.engine_settings(self.home)
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
         set_engine(self.engine)
-        self._finder = self._open_finder(catalog, self.engine, self._fetcher)
         self._responses = await self._open_responses()
         deps.configure(
             catalog=catalog,
@@ -106,11 +105,10 @@ class Runtime:
             keeper=self._keeper,
             audit=AuditLog(),
             settings=SettingsBook(catalog, self.config.model_standards(), self.engine.apply_settings),
-            finder=self._finder,
+            finder=self._open_finder(catalog, self.engine, self._fetcher),
         )
         await self._fetcher.go_on()
-        sampler = Sampler(hub, self.engine)
-        self.background("sampler", sampler.run)
+        self.background("sampler", Sampler(hub, self.engine).run)
         self.background("catalog-scan", self._rescan)
         self.background("unfinished deletions", self._keeper.finish_deletions)
 
@@ -149,10 +147,17 @@ class Runtime:
         from models_admin.hub_client import HubClient
         from models_admin.hub_finder import HubFinder
 
-        preference = self.config.models.quantization_preference
-        finder = HubFinder(HubClient(), catalog, self.places.models, judge=engine.memory_fit, preference=preference)
-        fetcher.chooser = finder.choose
-        return finder
+        wanted = self.config.models
+        self._finder = HubFinder(
+            HubClient(),
+            catalog,
+            self.places.models,
+            judge=engine.memory_fit,
+            preference=wanted.quantization_preference,
+            keep_free=int(wanted.keep_free_gb * 1024**3),
+        )
+        fetcher.chooser = self._finder.choose
+        return self._finder
 
     def _running(self) -> Iterable[tuple[Path, str]]:
         """The directories of the models that run, and how."""

@@ -135,6 +135,7 @@ class HubFinder:
         """See ``inference.finding.Finder``."""
         if not brief and (ref := self._local(model_id)) is not None:
             size = Size(ref.weight_bytes, ref.kv_bytes_per_token, ref.context_length)
+            context = context or ref.settings.context
             return of_disk(ref, self._judge(size, context, ref.id) if ref.weight_bytes else None)
         wanted = parse_wanted(model_id)
         summary = self._summaries.get(wanted.repo) if brief and wanted.revision == "main" else None

@@ -59,6 +59,9 @@ def test_over_the_api(start_server: Callable[..., LiveServer], hub: Hub) -> None
     assert (status, body["model_id"]) == (200, "acme/nano-4bit")
     assert ask(server, "/admin/hub/search?q=8bit")[1]["models"][0]["here"] == [COMMIT]
 
+    told = [(one["action"], one["subject"]) for one in ask(server, "/admin/audit")[1]["entries"]]
+    assert told[:-1] == [("download_model", "acme/nano")] * 3  # asking whether something fits changes nothing
+
     for path, status in {
         "/admin/hub/search?limit=0": 400,
         "/admin/hub/search?limit=101": 400,

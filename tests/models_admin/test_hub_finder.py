@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from inference.catalog import ModelRef
 from inference.engine.policy import Resident
 from inference.errors import InvalidRequest, LmxError, ModelNotFound
 from inference.finding import Query
+from inference.model_settings import ModelSettings
 from models_admin.hub_client import HubClient
 from models_admin.manifest import Manifest, write_manifest
+from models_admin.row import Row
 from tests.material.hub import COMMIT, Hub, HubRepo
 from tests.models_admin.hub_site import GIB, Finding, finding, machine, paths, repo
 from tests.models_admin.site import copy
@@ -70,6 +74,24 @@ async def found(client: HubClient, hub: Hub, tmp_path: Path) -> AsyncIterator[Fi
     client.forget()
     async with finding(client, tmp_path / "models", keep_free=0) as made:
         yield made
+
+
+class OneModel:
+    """A catalog with one model in it."""
+
+    def __init__(self, ref: ModelRef) -> None:
+        self._ref = ref
+
+    def resolve(self, name: str) -> ModelRef:
+        return self._ref
+
+    resolve_exactly = resolve
+
+    def all(self) -> list[ModelRef]:
+        return [self._ref]
+
+    def rows_of(self, repo: str) -> list[Row]:
+        return []
 
 
 async def names(found: Finding, **fields: Any) -> list[str]:
@@ -229,6 +251,20 @@ async def test_what_is_here(found: Finding, hub: Hub, tmp_path: Path) -> None:
     hub.asked.clear()
     verdict = await found.finder.fit(name)
     assert (verdict.source, verdict.verdict, paths(hub)) == ("disk", "fits", [])
+
+
+async def test_a_local_model_is_judged_with_the_context_that_its_owner_set(found: Finding, tmp_path: Path) -> None:
+    copy(tmp_path / "models" / "mine")
+    await found.catalog.refresh()
+    memory = (await found.finder.fit("mine")).memory
+    assert memory is not None
+    assert memory.context == 2048
+    own = found.catalog.resolve("mine")
+    found.finder._catalog = OneModel(replace(own, settings=ModelSettings(context=512)))
+    for asked, context in ((None, 512), (1024, 1024)):
+        memory = (await found.finder.fit("mine", asked)).memory
+        assert memory is not None
+        assert memory.context == context
 
 
 async def test_a_local_model_that_is_broken(found: Finding, tmp_path: Path) -> None:

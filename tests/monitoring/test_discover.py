@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,113 +12,18 @@ from django.test import AsyncClient
 
 from inference.api import deps
 from inference.engine import set_engine
-from inference.engine.contract import MemoryFit, Place
-from inference.errors import Conflict, Forbidden, LmxError, ModelNotFound, ModelUnavailable, NotFound, TooManyRequests
-from inference.fetching import JobStatus
-from inference.finding import Card, DiskRoom, Found, Here, HubFile, HubModel, ModelView, Query, Variant, Verdict
+from inference.errors import Conflict, Forbidden, LmxError, ModelNotFound, ModelUnavailable, TooManyRequests
+from inference.finding import Card, Found, Here, HubFile, ModelView, Query, Variant, Verdict
 from lmx_site import access
 from monitoring import discover
 from monitoring.hub import Hub, set_hub
 from monitoring.sampler import Sampler, set_sampler
 from tests.monitoring.fakes import GIB, FakeEngine
+from tests.monitoring.finding import COMMIT, FITS, NANO, FakeFetcher, FakeFinder
 
-HTMX = {"HX-Request": "true"}
-COMMIT = "5" * 40
-NANO = HubModel(
-    "acme/nano-4bit",
-    "acme",
-    COMMIT,
-    "mlx",
-    "llama",
-    "4bit",
-    parameters=4_020_000_000,
-    weight_bytes=2 * GIB,
-    downloads=1_234_567,
-    likes=42,
-    updated_at=1_700_000_000.0,
-    licence="mit",
-)
-MEMORY = MemoryFit(
-    32_768, 6 * GIB, 0, 72 * GIB, 10 * GIB, Place(50 * GIB, True, 131_072), Place(62 * GIB, True, 131_072)
-)
-FITS = Verdict(
-    "acme/nano-4bit",
-    "hub",
-    "fits",
-    "Fits with 32k tokens of context.",
-    revision=COMMIT,
-    kv_bytes_per_token=131_072,
-    context_length=131_072,
-    weight_bytes=2 * GIB,
-    memory=MEMORY,
-    disk=DiskRoom(2 * GIB, 0, 100 * GIB, GIB, True),
-)
 EVIL = '<img src=x onerror="alert(1)">'
-
-
-class FakeFinder:
-    """Implements ``inference.finding.Finder``. ``refuse`` is what everything raises; ``gate`` holds every answer."""
-
-    def __init__(self) -> None:
-        self.found = Found((NANO,))
-        self.shown = ModelView(NANO, FITS, (HubFile("model.safetensors", 2 * GIB, True),), fetched_bytes=2 * GIB)
-        self.queries: list[Query] = []
-        self.refuse: LmxError | None = None
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def search(self, query: Query) -> Found:
-        self.queries.append(query)
-        await self._answer()
-        return self.found
-
-    async def view(self, model_id: str, revision: str | None = None) -> ModelView:
-        await self._answer()
-        return self.shown
-
-    async def fit(self, model_id: str, context: int | None = None, *, brief: bool = False) -> Verdict:
-        await self._answer()
-        return self.shown.verdict
-
-    async def _answer(self) -> None:
-        await self.gate.wait()
-        if self.refuse is not None:
-            raise self.refuse
-
-
-class FakeFetcher:
-    """Implements ``inference.fetching.Fetcher`` with one job."""
-
-    def __init__(self) -> None:
-        self.job = JobStatus(7, "fetch", "acme/nano-4bit", "running", "download", 5, 10, message="5 of 10 MB")
-        self.started: list[tuple[str, str | None]] = []
-        self.listed: list[JobStatus] = []
-        self.refuse: LmxError | None = None
-
-    async def start(self, repo: str, revision: str | None = None, quantization: str | None = None) -> JobStatus:
-        self.started.append((repo, revision))
-        return self._told()
-
-    async def wait(self, job: int) -> JobStatus:
-        return self._told()
-
-    async def status(self, job: int) -> JobStatus:
-        if job != self.job.job:
-            raise NotFound("there is no such job")
-        return self.job
-
-    async def jobs(self, limit: int = 100) -> list[JobStatus]:
-        return self.listed
-
-    async def cancel(self, job: int) -> JobStatus:
-        self.job = self._told()
-        self.job = replace(self.job, state="cancelled")
-        return self.job
-
-    def _told(self) -> JobStatus:
-        if self.refuse is not None:
-            raise self.refuse
-        return self.job
+MODEL = "/discover/model/acme/nano-4bit"
+HTMX = {"HX-Request": "true"}
 
 
 @pytest.fixture
@@ -154,9 +58,6 @@ async def text(path: str = "/discover", headers: dict[str, str] | None = None, *
 
 async def press(path: str, **fields: Any) -> Any:
     return await AsyncClient().post(path, fields, headers=HTMX)
-
-
-MODEL = "/discover/model/acme/nano-4bit"
 
 
 async def test_it_works(finder: FakeFinder) -> None:
