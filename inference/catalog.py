@@ -21,6 +21,9 @@ class ModelRef:
     ``problem`` says why the model cannot be loaded (missing, truncated, unknown architecture), None when it can.
     ``kind`` says what it makes: text, or vectors. ``bad_files`` names the files of a corrupt one; ``verified_at``, in
     seconds since the epoch, is when all its files were last found sound. ``settings`` are what its owner keeps for it.
+    ``parameters`` is their number, 0 when unknown; ``capabilities`` are those that its files tell, by the names of
+    ``inference.ipc.Capabilities``; ``template_sha256`` is empty without a chat template; ``total_bytes`` are all its
+    files.
     """
 
     id: str
@@ -42,6 +45,11 @@ class ModelRef:
     bad_files: tuple[str, ...] = ()
     verified_at: float | None = None
     settings: ModelSettings = field(default=NO_SETTINGS, hash=False)
+    parameters: int = 0
+    capabilities: tuple[str, ...] = ()
+    licence: str = ""
+    template_sha256: str = ""
+    total_bytes: int = 0
 
 
 class Catalog(Protocol):

@@ -6,7 +6,7 @@ A file is: 8 bytes little-endian header length, that many bytes of JSON (name ->
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,15 @@ class CutOff(BadSafetensors):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """``data_bytes`` is the size of the tensors; ``bytes_by_dtype`` splits it by the format's dtype names."""
+    """``data_bytes`` is the size of the tensors; ``bytes_by_dtype`` splits it by the format's dtype names.
+
+    ``tensors`` has the dtype and the number of elements of each tensor by its name.
+    """
 
     data_bytes: int
     bytes_by_dtype: dict[str, int]
     names: frozenset[str]
+    tensors: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def read_header(path: Path) -> Header:
@@ -65,18 +69,19 @@ def _header(raw: bytes) -> Header:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise BadSafetensors("has a header that is not valid JSON") from error
     entries.pop("__metadata__", None)
-    end, by_dtype = 0, dict[str, int]()
+    end, by_dtype, tensors = 0, dict[str, int](), dict[str, tuple[str, int]]()
     for name, entry in entries.items():
-        dtype, size, tensor_end = _tensor(name, entry)
+        dtype, size, tensor_end, elements = _tensor(name, entry)
+        tensors[name] = (dtype, elements)
         by_dtype[dtype] = by_dtype.get(dtype, 0) + size
         end = max(end, tensor_end)
     if end != sum(by_dtype.values()):
         raise BadSafetensors("has a header whose tensors overlap or leave gaps")
-    return Header(end, by_dtype, frozenset(entries))
+    return Header(end, by_dtype, frozenset(entries), tensors)
 
 
-def _tensor(name: str, entry: object) -> tuple[str, int, int]:
-    """Dtype, bytes and end offset of one tensor."""
+def _tensor(name: str, entry: object) -> tuple[str, int, int, int]:
+    """Dtype, bytes, end offset and number of elements of one tensor."""
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(end)]}:
             pass
@@ -88,4 +93,4 @@ def _tensor(name: str, entry: object) -> tuple[str, int, int]:
     bits = _BITS.get(dtype)
     if bits is not None and math.prod(shape) * bits != (end - start) * 8:
         raise BadSafetensors(f"gives tensor {name[:80]!r} a size that its shape contradicts")
-    return dtype, end - start, end
+    return dtype, end - start, end, math.prod(shape)

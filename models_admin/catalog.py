@@ -23,7 +23,7 @@ from models_admin import lmstudio, store
 from models_admin.facts import fingerprint, list_files
 from models_admin.names import Names, Placed
 from models_admin.row import Row, examine, vanished
-from models_admin.scan import Found, look_at, scan
+from models_admin.scan import Found, is_away, look_at, scan
 from models_admin.settings_shelf import SettingsShelf
 from models_admin.settings_store import change_settings, identity_of
 
@@ -160,7 +160,7 @@ class DiskCatalog:
             if old.vanished_at is not None:
                 rows[path] = known  # what is there again the next scan finds
             elif found is None:
-                rows[path] = vanished(known, offline=not os.path.isdir(old.found.root), now=time.time())
+                rows[path] = vanished(known, offline=_is_away(old.found), now=time.time())
             else:
                 rows[path] = examine(found, known)
             self._save({path: old}, {path: rows[path]}, [])
@@ -209,7 +209,7 @@ class DiskCatalog:
         for path, old in before.items():
             if path not in rows:
                 away = not seen.offline.isdisjoint((old.found.root, path, *path.parents))
-                rows[path] = vanished(old, offline=away, now=now)
+                rows[path] = vanished(old, offline=away or is_away(old.found), now=now)
         return rows
 
     def _row(self, found: Found, old: Row | None) -> Row:
@@ -217,9 +217,8 @@ class DiskCatalog:
             return examine(found, old)
         # What a manifest says of its origin stays; what only the place says may change with the place.
         source = found.source if old.found.source in ("local", "lmstudio") else old.found.source
-        if (found.root, found.current, source) == (old.found.root, old.found.current, old.found.source):
-            return old
-        return replace(old, found=replace(old.found, root=found.root, current=found.current, source=source))
+        now = replace(old.found, root=found.root, current=found.current, source=source, mount=found.mount)
+        return old if now == old.found else replace(old, found=now)
 
     def _learn_keys(self) -> None:
         """What another program's files are costs its names for models at most, never the listing or the start."""
@@ -249,6 +248,10 @@ class DiskCatalog:
         ]
         aliases = {**self.aliases, **self.settings.aliases(rows)}
         return Names(placed, aliases, self.default_model, self._keys)
+
+
+def _is_away(found: Found) -> bool:
+    return not os.path.isdir(found.root) or is_away(found)
 
 
 def _stamp(path: Path) -> str:

@@ -29,13 +29,16 @@ from inference.model_files import (
     weight_names,
 )
 from inference.safetensors import BadSafetensors, Header, read_header
+from models_admin.about import Template, licence, parameters, read_template, special_tokens, text_capabilities
 from models_admin.architectures import supported_architectures, unreadable_quantization
 from models_admin.kv_size import kv_bytes_per_token
 from models_admin.stamp import stamp_of
 
 MAX_FILES = 10_000
+MAX_DEPTH = 4
+"""How deep the folders of a model are looked into."""
+
 _TOKENIZERS = {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tiktoken.model"}
-_TEMPLATES = {"chat_template.jinja", "chat_template.json"}
 _FLOATS = {"F64": ("f64", 8), "F32": ("f32", 4), "F16": ("f16", 2), "BF16": ("bf16", 2), "F8_E4M3": ("fp8", 2)}
 
 
@@ -52,7 +55,9 @@ class FileFact:
 class Facts:
     """Sizes in bytes; ``context_length`` in tokens, 0 when unknown; ``problem`` None when nothing speaks against it.
 
-    ``incomplete``: the problem is one of weights that are not all there.
+    ``parameters``: how many, 0 when unknown. ``capabilities`` by the names of ``inference.ipc.Capabilities``, as far as
+    files tell them. ``template_sha256`` is that of the chat template's text. ``incomplete``: the problem is one of
+    weights that are not all there.
     """
 
     architecture: str = ""
@@ -66,23 +71,49 @@ class Facts:
     problem: str | None = None
     incomplete: bool = False
     kind: ModelKind = "llm"
+    parameters: int = 0
+    capabilities: tuple[str, ...] = ()
+    licence: str = ""
+    template_sha256: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the files that lie directly in the directory."""
+        return frozenset(file.name for file in self.files if "/" not in file.name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder that it lies in, is hidden: such are no part of a model."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def list_files(directory: Path) -> tuple[FileFact, ...]:
-    """The regular files directly in ``directory``, sorted by name, symlinks followed. Raises ``OSError``."""
+    """The regular files in ``directory`` and in the folders below it, sorted by name; links to files are followed.
+
+    Links to folders are not, nor are hidden folders looked into. Raises ``OSError``.
+    """
     found: list[FileFact] = []
+    _collect(directory, "", found)
+    return tuple(sorted(found, key=lambda file: file.name))
+
+
+def _collect(directory: Path, prefix: str, found: list[FileFact]) -> None:
+    folders: list[str] = []
     with os.scandir(directory) as entries:
         for entry in entries:
             try:
-                status = entry.stat()
+                status, is_folder = entry.stat(), entry.is_dir(follow_symlinks=False)
             except OSError:
                 continue  # a dangling link; what needs the file will say that it is missing
             if stat.S_ISREG(status.st_mode):
-                name = entry.name.encode(errors="surrogateescape").decode(errors="replace")
+                name = (prefix + entry.name).encode(errors="surrogateescape").decode(errors="replace")
                 found.append(FileFact(name, *stamp_of(status)))
+            elif is_folder and not entry.name.startswith(".") and prefix.count("/") < MAX_DEPTH:
+                folders.append(entry.name)
             if len(found) > MAX_FILES:
                 raise OSError(f"more than {MAX_FILES} files")
-    return tuple(sorted(found, key=lambda file: file.name))
+    for name in folders:
+        _collect(directory / name, f"{prefix}{name}/", found)
 
 
 def fingerprint(files: tuple[FileFact, ...]) -> str:
@@ -100,38 +131,41 @@ def read_facts(directory: Path, root: Path) -> Facts:
     except OSError as error:
         return Facts(problem=f"the directory cannot be read: {reason(error)}")
     facts = Facts(files=files, total_bytes=sum(file.size for file in files), weight_bytes=_weight_bytes(files))
+    names = set(facts.names)
     try:
         _stays_inside(directory, files, root)
         config = read_json(directory / "config.json", "config.json")
     except Unusable as problem:
         return replace(facts, problem=str(problem))
-    facts = _from_config(facts, config, _has_template(directory, files))
-    names = {file.name for file in files}
+    facts = _from_config(facts, config, licence(directory, names, config))
     if is_embedding_model(directory, names, config, os.path.relpath(directory, root)):
         return _embedding_facts(facts, directory, root, config)
+    template = read_template(directory, names)
+    facts = _with_template(facts, template, directory, names)
     try:
-        headers = read_weights(directory, {file.name for file in files})
+        headers = read_weights(directory, names)
     except Unusable as problem:
         return replace(facts, problem=str(problem), incomplete=isinstance(problem, Incomplete))
     facts = _from_headers(facts, config, headers)
-    return replace(facts, problem=_obstacle(config, files))
+    return replace(facts, problem=_obstacle(config, facts))
 
 
 def _embedding_facts(facts: Facts, directory: Path, root: Path, config: Mapping[str, Any]) -> Facts:
     """The facts of a model that makes vectors; it keeps nothing between its inputs, so no token costs KV."""
-    facts = replace(facts, kind="embeddings", has_chat_template=False)
+    facts = replace(facts, kind="embeddings", has_chat_template=False, capabilities=("embeddings",))
     try:
         _folders_stay_inside(directory, root)
-        headers = read_weights(directory, {file.name for file in facts.files})
+        headers = read_weights(directory, set(facts.names))
         facts = replace(_from_headers(facts, config, headers), kv_bytes_per_token=0)
         found = read_embedding_files(directory, config)
-        dense = [step.weights for step in found.steps if step.weights is not None]
-        size = facts.weight_bytes + sum(read_header(path).data_bytes for path in dense)
+        dense = [read_header(step.weights) for step in found.steps if step.weights is not None]
     except Unusable as problem:
         return replace(facts, problem=str(problem), incomplete=isinstance(problem, Incomplete))
     except (BadSafetensors, OSError) as problem:
         return replace(facts, problem=f"the weights of a layer behind the pooling are broken: {problem}")
-    return replace(facts, context_length=found.context, weight_bytes=size, problem=_no_tokenizer(facts.files))
+    size = facts.weight_bytes + sum(header.data_bytes for header in dense)
+    facts = replace(facts, weight_bytes=size, parameters=facts.parameters + parameters(dense, {}))
+    return replace(facts, context_length=found.context, problem=_no_tokenizer(facts))
 
 
 def _folders_stay_inside(directory: Path, root: Path) -> None:
@@ -142,14 +176,24 @@ def _folders_stay_inside(directory: Path, root: Path) -> None:
             raise Unusable(f"{printable(path.name)} is a link to a place outside {root}")
 
 
-def _from_config(facts: Facts, config: Mapping[str, Any], has_template: bool) -> Facts:
+def _from_config(facts: Facts, config: Mapping[str, Any], licensed: str) -> Facts:
     text = text_part(config)
     architecture = config.get("model_type")
     return replace(
         facts,
         architecture=printable(architecture) if isinstance(architecture, str) else "",
         context_length=context_length(text),
-        has_chat_template=has_template,
+        licence=licensed,
+    )
+
+
+def _with_template(facts: Facts, template: Template, directory: Path, names: set[str]) -> Facts:
+    tokens = special_tokens(directory, names)
+    return replace(
+        facts,
+        has_chat_template=bool(template.text),
+        template_sha256=template.sha256,
+        capabilities=text_capabilities(template, tokens, facts.architecture),
     )
 
 
@@ -164,6 +208,7 @@ def _from_headers(facts: Facts, config: Mapping[str, Any], headers: list[Header]
         facts,
         quantization=quantization_of(config) or label,
         kv_bytes_per_token=kv_bytes_per_token(text_part(config), width),
+        parameters=parameters(headers, config),
     )
 
 
@@ -183,20 +228,8 @@ def quantization_of(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _has_template(directory: Path, files: tuple[FileFact, ...]) -> bool:
-    names = {file.name for file in files}
-    if names & _TEMPLATES:
-        return True
-    if "tokenizer_config.json" not in names:
-        return False
-    try:
-        return bool(read_json(directory / "tokenizer_config.json", "tokenizer_config.json").get("chat_template"))
-    except Unusable:
-        return False
-
-
 def _weight_bytes(files: tuple[FileFact, ...]) -> int:
-    wanted = set(weight_names({file.name for file in files}))
+    wanted = set(weight_names({file.name for file in files if "/" not in file.name}))
     return sum(file.size for file in files if file.name in wanted)
 
 
@@ -208,7 +241,7 @@ def _stays_inside(directory: Path, files: tuple[FileFact, ...], root: Path) -> N
             raise Unusable(f"{printable(path.name)} is a link to a place outside {root}")
 
 
-def _obstacle(config: Mapping[str, Any], files: tuple[FileFact, ...]) -> str | None:
+def _obstacle(config: Mapping[str, Any], facts: Facts) -> str | None:
     """A reason why a whole directory still cannot be loaded."""
     architecture = config.get("model_type")
     if not isinstance(architecture, str) or not architecture:
@@ -216,12 +249,12 @@ def _obstacle(config: Mapping[str, Any], files: tuple[FileFact, ...]) -> str | N
     supported = supported_architectures()
     if supported is not None and architecture not in supported:
         return f"the installed mlx-lm does not know the architecture {printable(architecture)!r}"
-    return unreadable_quantization(config) or _no_tokenizer(files)
+    return unreadable_quantization(config) or _no_tokenizer(facts)
 
 
-def _no_tokenizer(files: tuple[FileFact, ...]) -> str | None:
+def _no_tokenizer(facts: Facts) -> str | None:
     """What is wrong with the files of the tokenizer, and with the small ones beside them."""
-    names = {file.name for file in files}
+    files, names = facts.files, facts.names
     if not names & _TOKENIZERS and not any(name.endswith(".tiktoken") for name in names):
         return "there is no tokenizer (tokenizer.json or tokenizer.model)"
     empty = sorted(file.name for file in files if not file.size and (file.name in _TOKENIZERS or _is_json(file.name)))

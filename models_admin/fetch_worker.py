@@ -82,7 +82,7 @@ class _Fetch:
             self._begin(plan)
             with explained(plan.repo, plan.commit, pinned=True):
                 entries = {file.name: FileEntry(file.size, self._bring(plan, file)) for file in plan.files}
-            _finish(plan, {name: entry for name, entry in entries.items() if "/" not in name})
+            _finish(plan, entries)
         return plan.result()
 
     def _resolve(self) -> Plan:

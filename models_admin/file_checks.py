@@ -1,15 +1,13 @@
-"""What reading a model's files has shown, and what follows for the model. Pure but for a ``stat`` in subdirectories."""
+"""What reading a model's files has shown, and what follows for the model. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from models_admin.facts import FileFact
+from models_admin.facts import FileFact, is_hidden
 from models_admin.manifest import Manifest
-from models_admin.stamp import stamp_of
 
 Basis = Literal["published", "first sight"]
 _SHOWN = 5
@@ -37,22 +35,10 @@ Checks = Mapping[str, Checked]
 """By the file's name."""
 
 
-def still_true(directory: Path, files: Iterable[FileFact], checks: Checks) -> dict[str, Checked]:
+def still_true(files: Iterable[FileFact], checks: Checks) -> dict[str, Checked]:
     """Those whose file has kept its size and time."""
     there = {file.name: (file.size, file.mtime_ns) for file in files}
-    return {
-        name: check
-        for name, check in checks.items()
-        if (there.get(name) if "/" not in name else _stamp(directory / name)) == (check.size, check.mtime_ns)
-    }
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return stamp_of(status)
+    return {name: check for name, check in checks.items() if there.get(name) == (check.size, check.mtime_ns)}
 
 
 def complaints(files: Iterable[FileFact], manifest: Manifest | None, checks: Checks) -> dict[str, str]:
@@ -101,6 +87,6 @@ def _remedy(source: str, repo: str, revision: str) -> str:
 
 def all_published(files: Iterable[FileFact], own: str, checks: Checks) -> bool:
     """Whether every file but ``own`` and hidden ones was read and has the content that was published."""
-    names = [file.name for file in files if file.name != own and not file.name.startswith(".")]
+    names = [file.name for file in files if file.name != own and not is_hidden(file.name)]
     known = all(name in checks for name in names)
     return bool(names) and known and all(check.sound and check.basis == "published" for check in checks.values())

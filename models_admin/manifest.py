@@ -28,14 +28,17 @@ class FileEntry(Struct, frozen=True):
 
 
 class Manifest(Struct, frozen=True):
-    """``origin`` says what the files were made from, for people; ``files`` holds all files but the manifest."""
+    """``origin`` says what the files were made from, for people; ``files`` holds all files but the manifest.
+
+    Names of files in folders have slashes; a manifest of version 1 leaves those files out.
+    """
 
     source: Annotated[str, Meta(max_length=32)]
     repo: Name
     revision: Annotated[str, Meta(max_length=256)]
     files: dict[Name, FileEntry]
     origin: Annotated[str, Meta(max_length=1024)] = ""
-    version: int = 1
+    version: int = 2
 
 
 def sha256_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:

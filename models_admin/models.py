@@ -36,6 +36,9 @@ class ModelRecord(models.Model):
 
     path = models.CharField(max_length=4096, unique=True)
     root = models.CharField(max_length=4096)
+    mount = models.CharField(
+        max_length=4096, blank=True, help_text="where the volume was mounted on which it was last seen"
+    )
     source = models.CharField(max_length=32)
     repo = models.CharField(max_length=512)
     revision = models.CharField(max_length=256, blank=True)
@@ -51,6 +54,10 @@ class ModelRecord(models.Model):
     context_length = models.BigIntegerField(default=0)
     kv_bytes_per_token = models.BigIntegerField(default=0)
     has_chat_template = models.BooleanField(default=False)
+    template_sha256 = models.CharField(max_length=64, blank=True)
+    parameters = models.BigIntegerField(default=0)
+    capabilities = models.JSONField(default=list, blank=True)
+    licence = models.CharField(max_length=64, blank=True)
     disk_state = models.CharField(max_length=16, choices=DiskState, default=DiskState.ADOPTED)
     problem = models.TextField(blank=True)
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from inference.catalog import DiskState, ModelRef
 from models_admin.architectures import supported_architectures
-from models_admin.facts import Facts, read_facts
+from models_admin.facts import Facts, is_hidden, read_facts
 from models_admin.file_checks import Checks, all_published, complaints, still_true, worded
 from models_admin.manifest import NAME, Manifest, read_manifest
 from models_admin.scan import Found
 
-_READER_VERSION = 4
+_WITH_FOLDERS = 2
+"""The version of a manifest from which on it names the files in folders too."""
+_READER_VERSION = 5
 _SALT = f"{_READER_VERSION}.{zlib.crc32(' '.join(sorted(supported_architectures() or ())).encode()):x}"
 """Changes when other facts would be read from the same files: a new reader, another mlx-lm."""
 
@@ -72,6 +74,11 @@ class Row:
             kind=facts.kind,
             bad_files=self.bad,
             verified_at=self.verified_at,
+            parameters=facts.parameters,
+            capabilities=facts.capabilities,
+            licence=facts.licence,
+            template_sha256=facts.template_sha256,
+            total_bytes=facts.total_bytes,
         )
 
 
@@ -80,7 +87,7 @@ def examine(found: Found, old: Row | None = None) -> Row:
     facts = read_facts(found.path, found.root)
     manifest = read_manifest(found.path)
     source = manifest.source if manifest else found.source
-    checks = still_true(found.path, found.files, old.checks) if old else {}
+    checks = still_true(found.files, old.checks) if old else {}
     wrong = complaints(found.files, manifest, checks)
     problem, signed = facts.problem, 0.0
     if wrong:
@@ -124,8 +131,11 @@ def _unchanged(found: Found, manifest: Manifest) -> bool:
     Hidden files do not count: the Finder leaves such.
     """
     written = _written(found)
-    files = [file for file in found.files if file.name != NAME and not file.name.startswith(".")]
-    return all(file.mtime_ns <= written and file.name in manifest.files for file in files)
+    files = [file for file in found.files if file.name != NAME and not is_hidden(file.name)]
+    unnamed = {file.name for file in files} - set(manifest.files)
+    if manifest.version < _WITH_FOLDERS:
+        unnamed = {name for name in unnamed if "/" not in name}
+    return not unnamed and all(file.mtime_ns <= written for file in files)
 
 
 def _written(found: Found) -> int:

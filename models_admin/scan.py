@@ -11,7 +11,7 @@ import logging
 import os
 import stat
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models_admin.facts import FileFact, fingerprint, list_files
@@ -28,7 +28,8 @@ _REF_BYTES = 256
 class Found:
     """One model directory. ``current`` is False for a revision that its cache does not point to any more.
 
-    ``created`` is in seconds since the epoch; ``fingerprint`` changes when any file does.
+    ``created`` is in seconds since the epoch; ``fingerprint`` changes when any file does. ``mount`` is where the volume
+    is mounted that it lies on.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Found:
     created: int = 0
     fingerprint: str = ""
     files: tuple[FileFact, ...] = field(default=())
+    mount: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,43 @@ def scan(roots: Iterable[Path], lmstudio: Container[Path] = ()) -> Scan:
         # Asked again: a volume that went away meanwhile takes no model with it.
         if not _is_there(root):
             offline.add(root)
-    return Scan(tuple(found.values()), frozenset(offline))
+    mounts = _Mounts()
+    return Scan(tuple(replace(model, mount=mounts.of(model.path)) for model in found.values()), frozenset(offline))
+
+
+def is_away(found: Found) -> bool:
+    """Whether the volume on which a model was last seen is not mounted: its empty mount point may well be there."""
+    return bool(found.mount) and not os.path.ismount(found.mount)
+
+
+class _Mounts:
+    """Where volumes are mounted, each asked for once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+
+    def of(self, path: Path) -> str:
+        """The mount of the volume that ``path`` is on; empty when it cannot be told."""
+        try:
+            device = os.stat(path).st_dev
+            if device not in self._known:
+                self._known[device] = _mount(os.path.realpath(path))
+            return self._known[device]
+        except OSError:
+            return ""
+
+
+def _mount(path: str) -> str:
+    while not os.path.ismount(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def look_at(found: Found) -> Found | None:
     """The same directory as it is now; None when it cannot be read."""
     try:
-        return _found(found.path, found.root, found.source, found.repo, found.revision, found.current)
+        now = _found(found.path, found.root, found.source, found.repo, found.revision, found.current)
+        return replace(now, mount=_Mounts().of(found.path))
     except OSError:
         return None
 

@@ -35,6 +35,11 @@ _UPDATED = [
     "fingerprint",
     *_FACTS,
     "has_chat_template",
+    "template_sha256",
+    "parameters",
+    "capabilities",
+    "licence",
+    "mount",
 ]
 _UPDATED += ["disk_state", "problem", "created_at", "last_seen", "vanished_at", "verified_at", "verify_began_at"]
 _UPDATED += ["forgotten"]
@@ -142,6 +147,11 @@ def _record(row: Row, now: datetime) -> ModelRecord:
         context_length=bounded(facts.context_length),
         kv_bytes_per_token=bounded(facts.kv_bytes_per_token),
         has_chat_template=facts.has_chat_template,
+        template_sha256=facts.template_sha256,
+        parameters=bounded(facts.parameters),
+        capabilities=list(facts.capabilities),
+        licence=facts.licence,
+        mount=found.mount,
         disk_state=row.disk_state,
         problem=row.problem or "",
         created_at=datetime.fromtimestamp(found.created, UTC),
@@ -172,6 +182,7 @@ def _row(record: ModelRecord, checks: Checks) -> Row:
         revision=record.revision,
         created=int(record.created_at.timestamp()),
         fingerprint=stamp,
+        mount=record.mount,
     )
     facts = Facts(
         architecture=record.architecture,
@@ -181,6 +192,10 @@ def _row(record: ModelRecord, checks: Checks) -> Row:
         context_length=record.context_length,
         kv_bytes_per_token=record.kv_bytes_per_token,
         has_chat_template=record.has_chat_template,
+        template_sha256=record.template_sha256,
+        parameters=record.parameters,
+        capabilities=tuple(record.capabilities),
+        licence=record.licence,
         kind=cast(ModelKind, record.kind),
     )
     state = cast(DiskState, record.disk_state)

@@ -15,11 +15,12 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models_admin.facts import MAX_DEPTH
 from models_admin.job_child import JobError, Reporter, run_job
 from models_admin.manifest import NAME as MANIFEST
 from models_admin.manifest import read_manifest
@@ -86,12 +87,12 @@ def verify(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
 
 
 def list_names(directory: Path) -> list[str]:
-    """The files of a model and of the folders right below it (a sentence-transformer has such), the small kinds first.
+    """The files of a model and of the folders below it (a sentence-transformer has such), the small kinds first.
 
     Hidden ones are no part of a model, the manifest is what others are held against; links to folders are passed over.
     """
     found: list[str] = []
-    for base, prefix in [(directory, ""), *((one, f"{one.name}/") for one in _folders(directory))]:
+    for base, prefix in _folders(directory, ""):
         with os.scandir(base) as entries:
             for entry in entries:
                 if entry.name.startswith(".") or (not prefix and entry.name == MANIFEST) or not _is_text(entry.name):
@@ -107,10 +108,16 @@ def _is_text(name: str) -> bool:
     return name.isprintable()
 
 
-def _folders(directory: Path) -> list[Path]:
+def _folders(directory: Path, prefix: str) -> Iterator[tuple[Path, str]]:
+    """The directory and what is below it, as deep as the inventory looks, with what the names there begin with."""
+    yield directory, prefix
+    if prefix.count("/") >= MAX_DEPTH:
+        return
     with os.scandir(directory) as entries:
         found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return [directory / name for name in sorted(found) if not name.startswith(".") and _is_text(name)]
+    for name in sorted(found):
+        if not name.startswith(".") and _is_text(name):
+            yield from _folders(directory / name, f"{prefix}{name}/")
 
 
 def expectations(directory: Path, params: dict[str, Any]) -> Callable[[str, Path, Bytes], Expected | None]:

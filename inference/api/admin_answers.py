@@ -79,7 +79,9 @@ class RunningModel(BaseModel):
 class ListedModel(RunningModel):
     """What is on disk and how it runs; ``worker_output`` the last lines of a process that failed.
 
-    ``bad_files`` are not what they should be; ``verified_at`` is when all files were last found sound.
+    ``bad_files`` are not what they should be; ``verified_at`` is when all files were last found sound. ``parameters``
+    is their number and ``template_sha256`` the chat template's hash, both null when there is none to tell;
+    ``capabilities`` of one that is not loaded are those that its files tell.
     """
 
     aliases: list[str]
@@ -97,6 +99,10 @@ class ListedModel(RunningModel):
     disk_state: str
     bad_files: list[str]
     verified_at: float | None
+    parameters: Count | None
+    licence: str | None
+    template_sha256: str | None
+    total_bytes: Count
     worker_output: list[str]
 
 

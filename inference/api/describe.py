@@ -36,14 +36,14 @@ def model_object(ref: ModelRef, status: ModelStatus | None, name: str | None = N
         "size_bytes": ref.weight_bytes,
         "architecture": ref.architecture,
         "quantization": ref.quantization,
-        "capabilities": capability_names(capabilities),
+        "capabilities": capability_names(capabilities, ref),
     }
 
 
-def capability_names(capabilities: Capabilities | None) -> list[str] | None:
-    """What a loaded model can do; None while that is not known."""
+def capability_names(capabilities: Capabilities | None, ref: ModelRef | None = None) -> list[str] | None:
+    """What a model can do: once it is loaded by its worker's word, before that as far as its files tell; else None."""
     if capabilities is None:
-        return None
+        return list(ref.capabilities) if ref is not None and ref.capabilities else None
     return [name for name, value in msgspec.structs.asdict(capabilities).items() if value is True]
 
 
@@ -68,7 +68,12 @@ def listed_model(ref: ModelRef, status: ModelStatus | None) -> dict[str, Any]:
         "disk_state": ref.disk_state,
         "bad_files": list(ref.bad_files),
         "verified_at": ref.verified_at,
+        "parameters": ref.parameters or None,
+        "licence": ref.licence or None,
+        "template_sha256": ref.template_sha256 or None,
+        "total_bytes": ref.total_bytes,
         **running_model(run),
+        "capabilities": capability_names(run.capabilities, ref),
         "state": "failed" if broken else run.state,
         "reason": run.reason or ref.problem,
         "worker_output": run.recent_stderr[-_OUTPUT_LINES:] if run.state in _DEAD_STATES else [],

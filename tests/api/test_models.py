@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from openai.types import Model
 
+from inference.api import deps
 from tests.api.conftest import Api
-from tests.api.fake_engine import FakeEngine
+from tests.api.fake_engine import FakeCatalog, FakeEngine, small_catalog
 
 
 async def test_it_works(api: Api) -> None:
@@ -49,3 +52,16 @@ async def test_an_unknown_model_is_not_found(api: Api) -> None:
 async def test_a_trailing_slash_is_tolerated(api: Api) -> None:
     assert (await api.get("/v1/models/"))[1]["object"] == "list"
     assert (await api.get("/admin/health/"))[1]["status"] == "healthy"
+
+
+async def test_files_tell_what_a_model_can_do_before_it_is_loaded(api: Api) -> None:
+    ref = small_catalog().resolve("acme/tiny")
+    deps.configure(catalog=FakeCatalog(replace(ref, capabilities=("chat", "tools"), parameters=7, licence="mit")))
+    _, body = await api.get("/v1/models/acme/tiny")
+    assert body["capabilities"] == ["chat", "tools"]
+    _, listed = await api.get("/admin/models/list")
+    [tiny] = [one for one in listed["models"] if one["model_id"] == "acme/tiny"]
+    assert (tiny["capabilities"], tiny["parameters"], tiny["licence"]) == (["chat", "tools"], 7, "mit")
+    _, studio = await api.get("/api/v1/models")
+    [tiny] = [one for one in studio["models"] if one["key"] == "acme/tiny"]
+    assert tiny["capabilities"]["trained_for_tool_use"] is True

@@ -22,7 +22,7 @@ from models_admin import row as row_module
 from models_admin import scan as scan_module
 from models_admin import store, verify_worker
 from models_admin.catalog import DiskCatalog
-from models_admin.facts import read_facts
+from models_admin.facts import list_files, read_facts
 from models_admin.fetch_repair import Known
 from models_admin.file_checks import Checked, still_true
 from models_admin.manifest import NAME, FileEntry, Manifest, sha256_file, write_manifest
@@ -326,7 +326,7 @@ async def test_a_file_time_that_no_database_holds(tmp_path: Path) -> None:
     known = {weights.name: {"size": size, "mtime_ns": most, "sound": True}}
     assert Known(weights.parent, known).is_sound(weights.name)
     check = Checked(f"m/{weights.name}", size, most, "", "published", True, 0.0)
-    assert still_true(tmp_path, [], {check.name: check}) == {check.name: check}
+    assert still_true(list_files(tmp_path), {check.name: check}) == {check.name: check}
     assert verify_worker._stamp(weights) == [size, most]
     assert verify_worker.read_bytes(weights, lambda done: None).mtime_ns == most
 

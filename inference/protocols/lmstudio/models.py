@@ -35,7 +35,7 @@ def listed_v1(ref: ModelRef, status: ModelStatus | None) -> dict[str, Any]:
         told["architecture"] = ref.architecture or None
         told["capabilities"] = {
             "vision": can is not None and can.vision,
-            "trained_for_tool_use": can is not None and can.tools,
+            "trained_for_tool_use": _uses_tools(ref, status),
         }
         told["description"] = None
     return told
@@ -55,11 +55,17 @@ def listed_v0(ref: ModelRef, status: ModelStatus | None, name: str | None = None
         "state": "loaded" if is_loaded(status) else "not-loaded",
         "max_context_length": ref.context_length,
     }
-    if can is not None and can.tools:
+    if _uses_tools(ref, status):
         told["capabilities"] = ["tool_use"]
     if status is not None and is_loaded(status):
         told["loaded_context_length"] = status.context
     return told
+
+
+def _uses_tools(ref: ModelRef, status: ModelStatus | None) -> bool:
+    """By the word of the worker, or of the files while none has loaded it."""
+    can = status.capabilities if status else None
+    return "tools" in ref.capabilities if can is None else can.tools
 
 
 def load_config(ref: ModelRef, context: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inference.template_habits import reasoning_parser as reasoning_habit
 from inference.worker.constraints.calls import SYNTAXES as CALL_SYNTAXES
 from inference.worker.constraints.calls import CallSyntax
 from inference.worker.constraints.gate import Reasoning
@@ -47,13 +48,6 @@ _BY_MODEL_TYPE = (
     ("nemotron", "nemotron"),
     ("poolside", "poolside_v1"),
     ("laguna", "poolside_v1"),
-)
-_REASONING_BY_MODEL_TYPE = (
-    ("deepseek_v4", "deepseek_v4"),
-    ("deepseek", "deepseek_r1"),
-    ("glm4", "glm4"),
-    ("step3p", "step3p5"),
-    ("poolside", "poolside_v1"),
 )
 
 
@@ -154,7 +148,7 @@ def detect(
     calls = tool_parser or told
     return Dialect(
         calls,
-        reasoning_parser or _reasoning_parser(template, vocabulary, kind),
+        reasoning_parser or reasoning_habit(template, vocabulary, kind),
         _mistral_form(template) if calls == "mistral" else "",
     )
 
@@ -179,15 +173,3 @@ def _tool_parser(template: str, kind: str) -> str:
         if marker in template:
             return name
     return "auto"
-
-
-def _reasoning_parser(template: str, vocabulary: Collection[str], kind: str) -> str | None:
-    if kind == "gpt_oss" or ("<|channel|>" in template and "<|message|>" in template):
-        return "gpt_oss"
-    if "<|channel>" in vocabulary and "<channel|>" in vocabulary:
-        return "gemma4"
-    if "[THINK]" in template or ("[THINK]" in vocabulary and "[/THINK]" in vocabulary):
-        return "mistral"
-    if "</think>" not in template and "</think>" not in vocabulary:
-        return None
-    return next((name for prefix, name in _REASONING_BY_MODEL_TYPE if kind.startswith(prefix)), "qwen3")
