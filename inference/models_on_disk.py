@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from inference.catalog import DiskState, ModelRef
 from inference.fetching import JobStatus
 
 
@@ -24,6 +26,34 @@ class Removal:
     freed_bytes: int
     shared_bytes: int
     shared_with: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileOnDisk:
+    """A file of a model. ``expected`` is the SHA-256 it should have, ``actual`` the one that was read, both empty where
+    nobody knows. ``basis``: ``published`` or ``first sight``, empty where none has read it; ``sound`` is None then.
+
+    ``verified_at`` is in seconds since the epoch.
+    """
+
+    name: str
+    size: int
+    expected: str
+    actual: str
+    basis: str
+    sound: bool | None
+    verified_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A model that its owner took off the list. ``name`` is its repository, with its revision if it has one."""
+
+    name: str
+    path: str
+    source: str
+    disk_state: DiskState
+    weight_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +128,19 @@ class Keeper(Protocol):
         ``model_loaded``, ``model_busy``, ``model_not_ours``, ``model_shared`` (others have links
         into it), ``model_not_on_disk``; 500 ``delete_incomplete``.
         """
+        ...
+
+    def hidden(self) -> list[Hidden]:
+        """The models that were taken off the list and are on the disk, or on a volume that is away; by name."""
+        ...
+
+    async def restore(self, name: str, *, path: str | None = None) -> ModelRef:
+        """Bring a hidden model back to the list. Raises ``ModelNotFound``, and 409 ``model_ambiguous`` where several
+        have that name and no ``path`` says which."""
+        ...
+
+    async def files(self, path: Path) -> list[FileOnDisk]:
+        """The files of the model in that directory, by name, as they are recorded; none of one that is not known."""
         ...
 
     async def disk(self) -> DiskUse:

@@ -59,6 +59,24 @@ def delete(name: str, dry_run: bool, forget: bool, yes: bool, url: str | None, k
 
 
 @click.command()
+@click.argument("name", required=False)
+@click.option("--path", help="The directory of the one that is meant, where several have the name.")
+@URL
+@KEY
+def restore(name: str | None, path: str | None, url: str | None, key: str | None) -> None:
+    """Bring the model NAME, which was taken off the list, back to it; without NAME, show which there are."""
+    from lmx_site import terminal
+
+    with connected(url, key) as client:
+        if name is None:
+            for line in terminal.hidden_lines(client.get("/admin/models/hidden")):
+                click.echo(line)
+            return
+        back = client.post("/admin/model/restore", {"model_id": name} | ({"path": path} if path else {}))
+    click.echo(f"{back['model_id']}: on the list again")
+
+
+@click.command()
 @URL
 @KEY
 def disk(url: str | None, key: str | None) -> None:

@@ -80,6 +80,15 @@ def model_lines(said: dict[str, Any]) -> Iterator[str]:
             yield f"{model['model_id']}: {model['reason']}"
 
 
+def hidden_lines(said: dict[str, Any]) -> Iterator[str]:
+    """``/admin/models/hidden`` for people."""
+    if not said["models"]:
+        yield "no model was taken off the list"
+        return
+    rows = [[model["name"], size(model["weight_bytes"]), model["path"]] for model in said["models"]]
+    yield from table(["MODEL", "SIZE", "PATH"], rows)
+
+
 def disk_lines(said: dict[str, Any]) -> Iterator[str]:
     """``/admin/disk`` for people."""
     yield from table(

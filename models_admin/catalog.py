@@ -138,8 +138,8 @@ class DiskCatalog:
             connections.close_all()
 
     def hidden(self) -> list[Row]:
-        """Models that their owner took off the list, and that are on the disk."""
-        return [row for row in (self._rows or {}).values() if row.is_hidden and row.vanished_at is None]
+        """Models that their owner took off the list, and that are on the disk or on a volume that is away."""
+        return [row for row in (self._rows or {}).values() if row.is_hidden and row.disk_state != "absent"]
 
     def _current(self, ref: ModelRef) -> ModelRef:
         return next((one for one in self._names.all if one.path == ref.path), ref)

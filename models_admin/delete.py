@@ -60,7 +60,7 @@ class Remover:
                 details={"path": str(ref.path)},
             )
         row = self._catalog.row(ref.path)
-        if row is None or row.vanished_at is not None:
+        if row is None or (row.vanished_at is not None and not forget):
             raise Conflict(f"{ref.id} cannot be deleted: {ref.problem}", code="model_not_on_disk")
         if not forget:
             self._check_ours(ref, row)

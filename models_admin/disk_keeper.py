@@ -6,12 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
+from asgiref.sync import sync_to_async
+
+from inference.catalog import ModelRef
 from inference.fetching import JobStatus
-from inference.models_on_disk import DiskUse, Removal
+from inference.models_on_disk import DiskUse, FileOnDisk, Hidden, Removal
+from models_admin import store
 from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
 from models_admin.delete import Remover
 from models_admin.disk_ledger import Own, look
+from models_admin.hidden import HiddenModels
 from models_admin.jobs import Jobs
 from models_admin.verify import Verifier
 
@@ -31,6 +36,7 @@ class DiskKeeper:
     ) -> None:
         self._verifier = Verifier(jobs, catalog, busy, status)
         self._remover = Remover(catalog, busy, own.models, in_use)
+        self._hidden = HiddenModels(catalog)
         self._catalog, self._busy, self._own = catalog, busy, own
         self._looking: asyncio.Task[DiskUse] | None = None
 
@@ -47,6 +53,18 @@ class DiskKeeper:
     ) -> Removal:
         """See ``inference.models_on_disk.Keeper``."""
         return await self._remover.delete(model_id, dry_run=dry_run, forget=forget, path=path)
+
+    def hidden(self) -> list[Hidden]:
+        """See ``inference.models_on_disk.Keeper``."""
+        return self._hidden.all()
+
+    async def restore(self, name: str, *, path: str | None = None) -> ModelRef:
+        """See ``inference.models_on_disk.Keeper``."""
+        return await self._hidden.restore(name, path=path)
+
+    async def files(self, path: Path) -> list[FileOnDisk]:
+        """See ``inference.models_on_disk.Keeper``."""
+        return await sync_to_async(store.load_files)(path)
 
     async def disk(self) -> DiskUse:
         """See ``inference.models_on_disk.Keeper``."""

@@ -1,4 +1,4 @@
-"""Rows of the catalog to and from the inventory database. Blocking: call it from the catalog's thread only.
+"""Rows of the catalog to and from the inventory database. Blocking: rows are for the catalog's thread only.
 
 Every transaction is one batch, so that it holds SQLite's write lock for milliseconds even with 10,000 models.
 """
@@ -15,6 +15,7 @@ from typing import cast
 from django.db import transaction
 
 from inference.catalog import DiskState, ModelKind
+from inference.models_on_disk import FileOnDisk
 from models_admin.facts import Facts
 from models_admin.file_checks import Basis, Checked, Checks
 from models_admin.models import ModelFile, ModelRecord
@@ -52,6 +53,22 @@ def load_rows(roots: Sequence[Path]) -> dict[Path, Row]:
     for file in ModelFile.objects.exclude(basis="").iterator(chunk_size=2000):
         checks[file.model_id][file.name] = _checked(file)
     return {Path(record.path): _row(record, checks.get(record.pk, {})) for record in records.iterator(chunk_size=2000)}
+
+
+def load_files(path: Path) -> list[FileOnDisk]:
+    """What is recorded of the files of the model in that directory; on any thread."""
+    return [
+        FileOnDisk(
+            name=file.name,
+            size=file.size,
+            expected=file.sha256_expected,
+            actual=file.sha256_actual,
+            basis=file.basis,
+            sound=file.sound if file.sha256_actual or file.basis else None,
+            verified_at=_seconds(file.verified_at),
+        )
+        for file in ModelFile.objects.filter(model__path=str(path))
+    ]
 
 
 def save_rows(changed: Sequence[Row], roots: Sequence[Path]) -> None:

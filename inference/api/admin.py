@@ -16,7 +16,7 @@ from inference.api import admin_answers as answers
 from inference.api import openapi
 from inference.api.base import JsonApi, json_response
 from inference.api.deps import catalog, principal, product_version, services
-from inference.api.describe import LIVE_STATES, flying_request, in_gb, listed_model, running_model
+from inference.api.describe import LIVE_STATES, flying_request, in_gb, running_model
 from inference.api.events import events_response
 from inference.api.fetched import begin, model_of
 from inference.engine import get_engine
@@ -114,20 +114,6 @@ async def unload_model(request: HttpRequest, model_id: str | None = None) -> Htt
     return _json(
         {"model_id": name, "status": status.state, "memory_freed_gb": in_gb(freed), "memory_freed_bytes": freed}
     )
-
-
-@api.route(
-    "GET",
-    "/models/list",
-    scope="admin",
-    operation_id="list_all_models",
-    summary="Every model on disk, with its run state or why it cannot run",
-    tag="models",
-    answers={200: answers.ListedModels},
-)
-async def models_list(request: HttpRequest) -> HttpResponseBase:
-    states = {status.id: status for status in get_engine().models()}
-    return _json({"models": [listed_model(ref, states.get(ref.id)) for ref in catalog().all()]})
 
 
 @api.route(

@@ -111,7 +111,50 @@ class RunningModels(BaseModel):
 
 
 class ListedModels(BaseModel):
+    """The last three are there where a query asks for less than all: ``total`` fit it, ``next_offset`` is null at the
+    end of them."""
+
     models: list[ListedModel]
+    total: Count = 0
+    offset: Count = 0
+    next_offset: Count | None = None
+
+
+class HiddenModel(BaseModel):
+    name: str
+    path: str
+    source: str
+    disk_state: str
+    weight_bytes: Count
+
+
+class HiddenModels(BaseModel):
+    models: list[HiddenModel]
+
+
+class RestoreAnswer(BaseModel):
+    model_id: str
+    path: str
+    disk_state: str
+
+
+class ModelFileAnswer(BaseModel):
+    """``expected`` is the SHA-256 that was published or first seen, ``actual`` the one that was read, empty where
+    nobody knows; ``sound`` is null where no one has read the file. ``verified_at`` in seconds since 1970."""
+
+    name: str
+    size: Count
+    expected: str
+    actual: str
+    basis: str
+    sound: bool | None
+    verified_at: float | None
+
+
+class FilesAnswer(BaseModel):
+    model_id: str
+    path: str
+    files: list[ModelFileAnswer]
 
 
 class FlyingRequest(BaseModel):

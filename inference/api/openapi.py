@@ -61,6 +61,8 @@ VERIFY: Refusals = {
     409: ("model_busy", "model_not_on_disk", "job_cancelled", "file_changed", "unreadable"),
     429: ("rate_limit_exceeded",),
 }
+RESTORE: Refusals = {404: ("model_not_found",), 409: ("model_ambiguous",)}
+RECLAIM: Refusals = {404: ("not_reclaimable",)}
 DELETE: Refusals = {
     404: ("model_not_found",),
     409: ("model_loaded", "model_busy", "model_not_ours", "model_shared", "model_not_on_disk", "model_changed"),

@@ -14,6 +14,7 @@ from inference.api import audit as _audit  # noqa: F401 - registers its routes w
 from inference.api import hub as _hub  # noqa: F401 - registers its routes with admin
 from inference.api import jobs as _jobs  # noqa: F401 - registers its routes with admin
 from inference.api import model_settings as _model_settings  # noqa: F401 - registers its routes with admin
+from inference.api import models_list as _models_list  # noqa: F401 - registers its routes with admin
 from inference.api import models_on_disk as _models_on_disk  # noqa: F401 - registers its routes with admin
 from inference.api import responses as _responses  # noqa: F401 - registers its routes with v1
 from inference.errors import NotFound

@@ -281,6 +281,23 @@ def snapshot(run: ModelRun, ref: ModelRef, stopped: Stopped | None, footprint: i
     return status
 
 
+class Resting:
+    """Statuses of models that nobody runs, each made once for its files as they are: thousands are asked for every
+    second. They are shared, so nobody may change one."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._known: dict[str, tuple[ModelRef, ModelStatus]] = {}
+
+    def status(self, ref: ModelRef) -> ModelStatus:
+        """A snapshot of a model that has no run and is not stopped."""
+        ref_of, status = self._known.get(ref.id, (None, None))
+        if status is None or ref_of is not ref:
+            status = snapshot(ModelRun(ref), ref, None, 0, self._slots)
+            self._known[ref.id] = (ref, status)
+        return status
+
+
 def disk_refusal(name: str, ref: ModelRef) -> LmxError | None:
     """Why the files of a model cannot be loaded; None if nothing speaks against it."""
     if ref.problem is None:

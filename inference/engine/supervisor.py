@@ -36,6 +36,7 @@ from inference.engine.policy import Load, Refuse, Shrink, Wait, refusal
 from inference.engine.runs import (
     Lease,
     ModelRun,
+    Resting,
     Waiter,
     Wish,
     disk_refusal,
@@ -89,6 +90,7 @@ class Supervisor:
             self.runs,
             self._demands,
         )
+        self._resting = Resting(settings.slots)
         self._ticker: asyncio.Task[None] | None = None
         self._looks = 0
 
@@ -115,9 +117,11 @@ class Supervisor:
 
     def status(self, ref: ModelRef) -> ModelStatus:
         """A snapshot; a model that was never asked for may still be stopped from before a restart."""
-        run = self.runs.get(ref.id) or ModelRun(ref)
-        stopped, footprint = self._crashes.stopped(ref.id), self.ledger.footprint(run)
-        return snapshot(run, ref, stopped, footprint, self._settings.slots)
+        run, stopped = self.runs.get(ref.id), self._crashes.stopped(ref.id)
+        if run is None and stopped is None:
+            return self._resting.status(ref)
+        run = run or ModelRun(ref)
+        return snapshot(run, ref, stopped, self.ledger.footprint(run), self._settings.slots)
 
     async def take_settings(self, settings: Mapping[Path, ModelSettings]) -> None:
         """What the owner keeps for each model, by its directory. What needs no reload holds on return."""
