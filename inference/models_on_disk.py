@@ -94,12 +94,51 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Models with the same files: ``bytes`` would be saved if one of them were kept. ``why``: ``content`` where their
+    hashes say so, ``revision`` where only name and revision do."""
+
+    models: tuple[str, ...]
+    paths: tuple[str, ...]
+    bytes: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much there may be of a kind, and is."""
+
+    kind: str
+    limit_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DiskUse:
-    """``others`` are all that lies outside the roots, and what in them is no model: unfinished downloads, leftovers."""
+    """``others`` are all that lies outside the roots, and what in them is no model: unfinished downloads, leftovers,
+    models off the list, orphans that belong to no model."""
 
     roots: tuple[RootUse, ...]
     others: tuple[Use, ...]
     volumes: tuple[Volume, ...]
+    duplicates: tuple[Duplicate, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """What was freed, or would be for a dry run; ``skipped`` turned out to be needed, or could not be deleted."""
+
+    dry_run: bool
+    freed_bytes: int
+    freed: tuple[Use, ...]
+    skipped: tuple[Skipped, ...]
 
 
 class Keeper(Protocol):
@@ -145,4 +184,11 @@ class Keeper(Protocol):
 
     async def disk(self) -> DiskUse:
         """What takes space, by looking at every file; callers at the same time share one look."""
+        ...
+
+    async def reclaim(self, *, kind: str | None = None, path: str | None = None, dry_run: bool = False) -> Reclaimed:
+        """Delete what the ledger, made anew, says is reclaimable: of one kind, at one path, or all of it.
+
+        Raises 404 ``not_reclaimable`` where ``path`` is no such thing.
+        """
         ...

@@ -77,16 +77,42 @@ def restore(name: str | None, path: str | None, url: str | None, key: str | None
 
 
 @click.command()
+@click.option("--reclaim", metavar="KIND", help="Delete what nobody needs of that kind: as listed, or 'all'.")
+@click.option("--dry-run", is_flag=True, help="With --reclaim: say what it would free, and delete nothing.")
+@click.option("--yes", is_flag=True, help="With --reclaim: do not ask first.")
 @URL
 @KEY
-def disk(url: str | None, key: str | None) -> None:
+def disk(reclaim: str | None, dry_run: bool, yes: bool, url: str | None, key: str | None) -> None:
     """Show what takes space on the disks, and what of it nobody needs."""
     from lmx_site import terminal
 
+    if reclaim is None and (dry_run or yes):
+        raise UsageFailure("--dry-run and --yes belong to --reclaim; see 'lmx disk --help'")
     with connected(url, key) as client:
+        if reclaim is not None:
+            _reclaim(client, reclaim, dry_run=dry_run, yes=yes)
+            return
         # Looking at every file of a slow volume takes its time.
         said = client.get("/admin/disk", patient=True)
     for line in terminal.disk_lines(said):
+        click.echo(line)
+
+
+def _reclaim(client: Client, kind: str, *, dry_run: bool, yes: bool) -> None:
+    from lmx_site import terminal
+
+    wanted: dict[str, Any] = {} if kind == "all" else {"kind": kind}
+    plan = client.post("/admin/disk/reclaim", {**wanted, "dry_run": True})
+    if not plan["freed"]:
+        click.echo(f"there is nothing to delete{'' if kind == 'all' else f' of the kind {kind}'}")
+        return
+    for use in plan["freed"]:
+        click.echo(f"{use['path']}, {_size(use['reclaimable'])}: {use['why']}")
+    click.echo(f"{_size(plan['freed_bytes'])} would be freed")
+    if dry_run or not (yes or _agreed()):
+        return
+    done = client.post("/admin/disk/reclaim", wanted)
+    for line in terminal.reclaimed_lines(done):
         click.echo(line)
 
 

@@ -23,6 +23,7 @@ from lmx_site.config_model import (
     CacheSection,
     ClientName,
     ClientSection,
+    DiskSection,
     EngineSection,
     LoggingSection,
     MemorySection,
@@ -53,6 +54,7 @@ class Config(Section):
     security: SecuritySection = SecuritySection()
     engine: EngineSection = EngineSection()
     cache: CacheSection = CacheSection()
+    disk: DiskSection = DiskSection()
     responses: ResponsesSection = ResponsesSection()
     clients: dict[ClientName, ClientSection] = {}
     model_settings: dict[Text, ModelValues] = {}
@@ -65,6 +67,11 @@ class Config(Section):
         """What holds for every model of which nothing else is said, by the names of its settings."""
         ttl, cache = self.models.idle_unload_sec, self.cache.memory_mb
         return {"slots": self.engine.slots, "ttl": ttl, "prefix_cache_mb": cache}
+
+    def disk_quotas(self) -> dict[str, int]:
+        """How many bytes there may be of a kind on the disk; kinds without a bound are left out."""
+        found = {"models": self.disk.models_gb, "prefix_cache": self.cache.disk_gb if self.cache.disk else None}
+        return {kind: int(gb * _GB) for kind, gb in found.items() if gb is not None}
 
     def engine_settings(self, home: Path) -> EngineSettings:
         """What the engine needs of it."""

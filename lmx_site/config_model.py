@@ -206,6 +206,12 @@ class CacheSection(Section):
     disk_gb: Annotated[float, Field(ge=0, le=100_000)] = 20
 
 
+class DiskSection(Section):
+    """How much may be kept on the disk."""
+
+    models_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+
+
 class ResponsesSection(Section):
     """What is kept of responses (``/v1/responses``), which hold prompts and answers."""
 

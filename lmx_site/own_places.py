@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from lmx_site.home import Places, hub_cache
@@ -9,8 +10,11 @@ from models_admin.demo_source import wheel_cache
 from models_admin.disk_ledger import Own
 
 
-def own_places(home: Path, places: Places) -> Own:
-    """All that is below ``LMX_HOME`` or was put elsewhere by the configuration, and the Hub's cache beside it."""
+def own_places(home: Path, places: Places, quotas: Mapping[str, int]) -> Own:
+    """All that is below ``LMX_HOME`` or was put elsewhere by the configuration, and the Hub's cache beside it.
+
+    ``quotas`` are bytes by kind.
+    """
     log = places.log_file
     kept = {
         "demo_cache": [wheel_cache(home)],
@@ -22,7 +26,7 @@ def own_places(home: Path, places: Places) -> Own:
     if hub_cache() not in places.roots:
         kept["hub_cache"] = [hub_cache()]
     models = list(dict.fromkeys([places.models, home / "models"]))
-    return Own(models, home / "cache" / "prefix", kept)
+    return Own(models, home / "cache" / "prefix", kept, quotas)
 
 
 def _database(file: Path) -> list[Path]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from models_admin.fetch import HubFetcher
     from models_admin.hub_finder import HubFinder
     from models_admin.jobs import Jobs
+    from models_admin.quota import ModelsQuota
     from monitoring.telemetry import TelemetryWriter
 
 logger = logging.getLogger(__name__)
@@ -58,9 +59,6 @@ class Runtime:
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
         from lmx_site.audit import server_started, set_audit
-        from lmx_site.own_places import own_places
-        from models_admin.busy import Busy
-        from models_admin.disk_keeper import DiskKeeper
         from models_admin.jobs import Jobs
         from models_admin.settings import SettingsBook
         from monitoring.audit import AuditLog
@@ -80,16 +78,7 @@ class Runtime:
         self.jobs = Jobs(hub)
         await self.jobs.start()
         catalog = self.catalog = await self._open_catalog()
-        busy = Busy()
-        self._fetcher = self._open_fetcher(self.jobs, catalog, busy)
-        self._keeper = DiskKeeper(
-            self.jobs,
-            catalog,
-            busy,
-            own=own_places(self.home, self.places),
-            status=self._fetcher.status,
-            in_use=self._running,
-        )
+        self._fetcher, self._keeper = self._open_keepers(self.jobs, catalog)
         settings = self.config.engine_settings(self.home)
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
@@ -128,7 +117,7 @@ class Runtime:
         await catalog.refresh()
         return catalog
 
-    def _open_fetcher(self, jobs: Jobs, catalog: DiskCatalog, busy: Busy) -> HubFetcher:
+    def _open_fetcher(self, jobs: Jobs, catalog: DiskCatalog, busy: Busy, quota: ModelsQuota | None) -> HubFetcher:
         from models_admin.fetch import HubFetcher, patience
 
         wanted = self.config.models
@@ -141,7 +130,31 @@ class Runtime:
             at_once=wanted.max_downloads,
             patience=patience(wanted.download_retry_sec),
             load=self._load_fetched,
+            quota=quota,
         )
+
+    def _open_keepers(self, jobs: Jobs, catalog: DiskCatalog) -> tuple[HubFetcher, DiskKeeper]:
+        """What brings models and what keeps them in order; the two never work on one model at once."""
+        from lmx_site.own_places import own_places
+        from models_admin.busy import Busy
+        from models_admin.disk_keeper import DiskKeeper
+        from models_admin.quota import ModelsQuota
+
+        busy, own = Busy(), own_places(self.home, self.places, self.config.disk_quotas())
+        limit = own.quotas.get("models")
+        quota = None if limit is None else ModelsQuota(limit, own.models, catalog.all)
+        fetcher = self._open_fetcher(jobs, catalog, busy, quota)
+        keeper = DiskKeeper(
+            jobs,
+            catalog,
+            busy,
+            own=own,
+            status=fetcher.status,
+            in_use=self._running,
+            running=self._running_ids,
+            fetched=fetcher.repos,
+        )
+        return fetcher, keeper
 
     def _open_finder(self, catalog: DiskCatalog, engine: WorkerEngine, fetcher: HubFetcher) -> HubFinder:
         from models_admin.hub_client import HubClient
@@ -166,6 +179,11 @@ class Runtime:
     async def _load_fetched(self, model: str) -> None:
         if self.engine is not None:
             await self.engine.load(model, context=None, slots=None, pin=None)
+
+    def _running_ids(self) -> Iterable[str]:
+        """The same by the names that they were loaded under."""
+        states = ("loading", "ready", "draining")
+        return [status.id for status in self.engine.models() if status.state in states] if self.engine else ()
 
     def background(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Run ``work`` supervised until it returns or the runtime stops."""

@@ -104,12 +104,25 @@ def disk_lines(said: dict[str, Any]) -> Iterator[str]:
     for root in said["roots"]:
         absent = "" if root["present"] else ", not there now"
         yield f"{root['path']} ({root['owner']}{absent}): {size(root['bytes'])} in all"
+    for twice in said["duplicates"]:
+        yield f"there twice: {', '.join(twice['models'])}; {size(twice['bytes'])} would be saved by keeping one"
+    for quota in said["quotas"]:
+        if quota["used_bytes"] > quota["limit_bytes"]:
+            over = _KINDS.get(quota["kind"], quota["kind"])
+            yield f"over its limit: {over}, {size(quota['used_bytes'])} of {size(quota['limit_bytes'])}"
     for use in said["reclaimable"]:
         yield f"could be deleted: {use['path']}, {size(use['reclaimable'])}: {use['why']}"
 
 
+def reclaimed_lines(said: dict[str, Any]) -> Iterator[str]:
+    """``/admin/disk/reclaim`` for people."""
+    for one in said["skipped"]:
+        yield f"left: {one['path']}: {one['why']}"
+    yield f"{size(said['freed_bytes'])} freed"
+
+
 _KINDS = {"partial": "unfinished downloads", "leftover": "leftovers", "prefix_cache": "prefix caches"}
-_KINDS |= {"hub_cache": "Hub cache", "demo_cache": "demo cache"}
+_KINDS |= {"hub_cache": "Hub cache", "demo_cache": "demo cache", "hidden_model": "off the list", "orphan": "no model's"}
 
 
 def _requests(count: int) -> str:

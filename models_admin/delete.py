@@ -162,7 +162,7 @@ def _alone(ref: ModelRef, root: Path) -> Iterator[None]:
             stack.callback(Path(lock.lock_file).unlink, missing_ok=True)
             yield
     finally:
-        _remove_empty(ref.path.parent, root)
+        remove_empty(ref.path.parent, root)
 
 
 def _hide(place: Path) -> Path:
@@ -184,8 +184,8 @@ def _remove(path: Path, hidden: Sequence[Path]) -> None:
         sync(path.parent)
 
 
-def _remove_empty(directory: Path, root: Path) -> None:
-    """The directories of an organisation and a repository that hold nothing any more; never the root."""
+def remove_empty(directory: Path, root: Path) -> None:
+    """Remove the directories of an organisation and a repository that hold nothing any more; never the root."""
     with contextlib.suppress(OSError):
         while directory != root and directory.is_relative_to(root):
             directory.rmdir()
@@ -212,4 +212,4 @@ def _finish(own: Sequence[Path]) -> None:
         put_all_back(hidden_places(root, (REPLACED,)))
         for place in hidden_places(root, (DELETED,)):
             shutil.rmtree(place, ignore_errors=True)
-            _remove_empty(place.parent, root)
+            remove_empty(place.parent, root)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from asgiref.sync import sync_to_async
+from django.db import DatabaseError
 
 from inference.catalog import ModelRef
 from inference.fetching import JobStatus
-from inference.models_on_disk import DiskUse, FileOnDisk, Hidden, Removal
+from inference.models_on_disk import DiskUse, Duplicate, FileOnDisk, Hidden, Reclaimed, Removal
 from models_admin import store
 from models_admin.busy import Busy
 from models_admin.catalog import DiskCatalog
 from models_admin.delete import Remover
 from models_admin.disk_ledger import Own, look
+from models_admin.duplicates import duplicates
 from models_admin.hidden import HiddenModels
 from models_admin.jobs import Jobs
+from models_admin.reclaim import Reclaimer
 from models_admin.verify import Verifier
+
+log = logging.getLogger(__name__)
 
 
 class DiskKeeper:
-    """``own`` says what is ours on the disk; ``status`` tells of a job, ``in_use`` of the models that run."""
+    """``own`` says what is ours on the disk; ``status`` tells of a job, ``in_use`` of the models that run,
+    by directory, ``running`` of the same by id, ``fetched`` of repositories (lower case) whose downloads go on."""
 
     def __init__(
         self,
@@ -33,11 +41,16 @@ class DiskKeeper:
         own: Own,
         status: Callable[[int], Awaitable[JobStatus]],
         in_use: Callable[[], Iterable[tuple[Path, str]]],
+        running: Callable[[], Iterable[str]] = tuple,
+        fetched: Callable[[], Awaitable[Container[str]]],
     ) -> None:
         self._verifier = Verifier(jobs, catalog, busy, status)
         self._remover = Remover(catalog, busy, own.models, in_use)
         self._hidden = HiddenModels(catalog)
         self._catalog, self._busy, self._own = catalog, busy, own
+        self._running = running
+        self._fetched = fetched
+        self._reclaimer = Reclaimer(own, busy, self._look, self._known, fetched)
         self._looking: asyncio.Task[DiskUse] | None = None
 
     async def verify(self, model_id: str) -> JobStatus:
@@ -73,10 +86,33 @@ class DiskKeeper:
         return await asyncio.shield(self._looking)
 
     async def _look(self) -> DiskUse:
-        models, busy = self._catalog.all(), self._busy
-        return await asyncio.to_thread(
-            look, self._own, self._catalog.roots, models, lambda repo: busy.has(repo, "fetch")
+        models, busy, fetched = self._catalog.all(), self._busy, await self._fetched()
+        # Who else finds some of its files again soon: a model off the list would be an orphan otherwise.
+        found = await asyncio.to_thread(
+            look,
+            self._own,
+            self._catalog.roots,
+            models,
+            lambda repo: busy.has(repo, "fetch") or repo.lower() in fetched,
+            hidden=self.hidden(),
+            running=tuple(self._running()),
         )
+        return replace(found, duplicates=tuple(await sync_to_async(self._duplicates)(models)))
+
+    def _duplicates(self, models: Sequence[ModelRef]) -> list[Duplicate]:
+        try:
+            return duplicates(models)
+        except DatabaseError as error:
+            log.warning("duplicates cannot be told: %s", error)
+            return []
+
+    def _known(self) -> list[str]:
+        """The ids of the models whose prefix caches are of use."""
+        return [*(ref.id for ref in self._catalog.all() if ref.disk_state != "absent"), *self._running()]
+
+    async def reclaim(self, *, kind: str | None = None, path: str | None = None, dry_run: bool = False) -> Reclaimed:
+        """See ``inference.models_on_disk.Keeper``."""
+        return await self._reclaimer.reclaim(kind=kind, path=path, dry_run=dry_run)
 
     async def finish_deletions(self) -> None:
         """Delete what deletions that were cut off have left; for the start of a server."""

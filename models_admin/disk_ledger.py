@@ -8,14 +8,15 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference.catalog import ModelRef
 from inference.engine.prefix_disk import PrefixDisk
-from inference.models_on_disk import DiskUse, RootUse, Use, Volume
+from inference.models_on_disk import DiskUse, Hidden, Quota, RootUse, Use, Volume
 from models_admin.delete import DELETED, hidden_places
 from models_admin.fetch_place import REPLACED
+from models_admin.orphans import orphans
 from models_admin.survey import survey
 
 _PARTIAL = ".partial"
@@ -26,19 +27,41 @@ _GONE = ("absent",)
 @dataclass(frozen=True, slots=True)
 class Own:
     """Where this server keeps things: ``models`` are the directories that it fetches to, ``prefix`` has a directory of
-    each model's prefix cache, ``places`` are all others by kind, directories or files."""
+    each model's prefix cache, ``places`` are all others by kind, directories or files. ``quotas`` are bytes by kind:
+    ``models``, ``prefix_cache``."""
 
     models: Sequence[Path]
     prefix: Path
     places: Mapping[str, Sequence[Path]]
+    quotas: Mapping[str, int] = field(default_factory=dict)
 
 
-def look(own: Own, roots: Sequence[Path], models: Sequence[ModelRef], is_fetched: Callable[[str], bool]) -> DiskUse:
-    """Everything. ``is_fetched`` says whether a repository is being downloaded now."""
+def look(
+    own: Own,
+    roots: Sequence[Path],
+    models: Sequence[ModelRef],
+    is_fetched: Callable[[str], bool],
+    *,
+    hidden: Sequence[Hidden] = (),
+    running: Iterable[str] = (),
+) -> DiskUse:
+    """Everything but duplicates. ``is_fetched`` says whether a repository is being downloaded now; ``hidden`` are
+    models off the list, ``running`` the ids of those in memory."""
     found = [_root(root, own, models) for root in roots]
-    others = [*_unfinished(own.models, is_fetched), *_prefix_caches(own.prefix, models), *_places(own.places)]
+    caches = list(_prefix_caches(own.prefix, models, running))
+    off = [Use("hidden_model", one.path, _with_links(Path(one.path)), one.name) for one in hidden]
+    unfinished = list(_unfinished(own.models, is_fetched))
+    known = [ref.path for ref in models]
+    known += [Path(path) for path in (*(one.path for one in hidden), *(use.path for use in unfinished))]
+    strays = [use for root in roots for use in orphans(root, [path for path in known if path.is_relative_to(root)])]
+    others = [*unfinished, *caches, *_places(own.places), *off, *strays]
     paths = [*roots, own.prefix, *(path for paths in own.places.values() for path in paths)]
-    return DiskUse(tuple(found), tuple(others), tuple(_volumes(paths)))
+    used = {
+        "models": sum(root.bytes for root in found if Path(root.path) in own.models),
+        "prefix_cache": sum(use.bytes for use in caches),
+    }
+    quotas = tuple(Quota(kind, limit, used[kind]) for kind, limit in own.quotas.items())
+    return DiskUse(tuple(found), tuple(others), tuple(_volumes(paths)), quotas=quotas)
 
 
 def _root(root: Path, own: Own, models: Sequence[ModelRef]) -> RootUse:
@@ -100,10 +123,11 @@ def _unfinished(own: Sequence[Path], is_fetched: Callable[[str], bool]) -> Itera
                 yield Use("leftover", str(place), size, repo, found.freed, "a replaced or deleted model's remains")
 
 
-def _prefix_caches(prefix: Path, models: Sequence[ModelRef]) -> Iterator[Use]:
+def _prefix_caches(prefix: Path, models: Sequence[ModelRef], running: Iterable[str]) -> Iterator[Use]:
     """One entry for each model; those of models that are gone can be deleted."""
     disk = PrefixDisk(prefix, 0)
-    names = {disk.directory(ref.id).name: ref.id for ref in models if ref.disk_state not in _GONE}
+    here = [*(ref.id for ref in models if ref.disk_state not in _GONE), *running]
+    names = {disk.directory(name).name: name for name in here}
     for folder in filter(_PREFIX.fullmatch, _names(prefix)):
         size = _bytes([prefix / folder])
         name = names.get(folder, "")

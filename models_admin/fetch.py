@@ -24,6 +24,7 @@ from models_admin.job_runner import JobFailed
 from models_admin.job_words import amount, describe, in_line
 from models_admin.jobs import CANCELLED, PAUSED, End, Jobs
 from models_admin.models import Job, JobState
+from models_admin.quota import ModelsQuota, QuotaExceeded
 from models_admin.row import Row
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,9 @@ class HubFetcher:
         at_once: int = AT_ONCE,
         patience: tuple[float, float, float] = PATIENCE,
         load: Load | None = None,
+        quota: ModelsQuota | None = None,
     ) -> None:
+        self._quota = quota
         self._jobs, self._catalog, self._models, self._keep_free = jobs, catalog, models, keep_free
         self._busy, self._patience, self._load = busy or Busy(), patience, load
         self._line = Line(at_once)
@@ -184,6 +187,11 @@ class HubFetcher:
         fetch = self._begin(Fetch(wanted, row))
         await fetch.known.wait()
         return await self.status(job)
+
+    async def repos(self) -> frozenset[str]:
+        """Of what is being fetched, waits for its turn or is paused, in lower case: their parts are of use."""
+        found = {fetch.wanted.repo for fetch in self._line} | {row.subject for row in await self._jobs.paused()}
+        return frozenset(repo.lower() for repo in found)
 
     async def stop(self) -> None:
         """Return when nothing runs any more, after ``Jobs.stop``."""
@@ -300,6 +308,13 @@ class HubFetcher:
 
     def _reserve(self, fetch: Fetch, job: int, missing: int, free: int) -> None:
         """What others that are under way still need is theirs; the program itself sees what is free."""
+        try:
+            if self._quota is not None:
+                self._quota.check(fetch.wanted.repo, fetch.latest.total)
+        except QuotaExceeded as error:
+            fetch.end = End(JobState.PAUSED, error.message, error.code, error.details)
+            self._jobs.cancel(job, fetch.end)
+            return
         promised = self._line.promised(fetch)
         if promised and missing > free - self._keep_free - promised:
             numbers = {"needed_bytes": missing, "free_bytes": free, "keep_free_bytes": self._keep_free}

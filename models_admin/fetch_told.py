@@ -26,6 +26,7 @@ _REFUSALS: dict[str, Callable[..., LmxError]] = {
     "revision_gone": NotFound,
     "unsupported_model": InvalidRequest,
     "insufficient_storage": InsufficientStorage,
+    "quota_exceeded": InsufficientStorage,
     "hub_unreachable": ModelUnavailable,
     "hub_error": ModelUnavailable,
     "busy": Conflict,

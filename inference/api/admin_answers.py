@@ -341,8 +341,40 @@ class VolumeSpace(BaseModel):
     places: list[str]
 
 
+class DuplicateAnswer(BaseModel):
+    """``bytes`` would be saved if one were kept; ``why``: ``content`` by hash, ``revision`` by name and revision."""
+
+    models: list[str]
+    paths: list[str]
+    bytes: Count
+    why: str
+
+
+class QuotaAnswer(BaseModel):
+    kind: str
+    limit_bytes: Count
+    used_bytes: Count
+
+
+class SkippedAnswer(BaseModel):
+    path: str
+    why: str
+
+
+class ReclaimAnswer(BaseModel):
+    """``freed_bytes`` is what would be freed, where ``dry_run`` is true."""
+
+    dry_run: bool
+    freed_bytes: Count
+    freed: list[SpaceUse]
+    skipped: list[SkippedAnswer]
+
+
 class DiskAnswer(BaseModel):
     """``bytes`` by kind of use; ``reclaimable`` are those of ``others`` that nobody needs."""
+
+    duplicates: list[DuplicateAnswer]
+    quotas: list[QuotaAnswer]
 
     roots: list[RootSpace]
     others: list[SpaceUse]

@@ -96,7 +96,32 @@ async def disk(request: HttpRequest) -> HttpResponseBase:
         sizes[use.kind] = sizes.get(use.kind, 0) + use.bytes
     reclaimable = [use for use in found.others if use.reclaimable]
     about = {"roots": found.roots, "others": found.others, "volumes": found.volumes, "bytes": sizes}
+    about |= {"duplicates": found.duplicates, "quotas": found.quotas}
     return _json(about | {"reclaimable": reclaimable, "reclaimable_bytes": sum(use.reclaimable for use in reclaimable)})
+
+
+class ReclaimBody(AdminBody):
+    """``kind`` or ``path`` of what the ledger lists as reclaimable; without either all of it."""
+
+    kind: str | None = Field(default=None, min_length=1, max_length=64)
+    path: str | None = Field(default=None, min_length=1, max_length=4096)
+    dry_run: bool | None = None
+
+
+@api.route(
+    "POST",
+    "/disk/reclaim",
+    scope="admin",
+    operation_id="reclaim_disk",
+    summary="Delete what nobody needs, or say what that would free",
+    tag="server",
+    body=ReclaimBody,
+    answers={200: answers.ReclaimAnswer},
+    refuses=[openapi.RECLAIM],
+)
+async def reclaim(request: HttpRequest) -> HttpResponseBase:
+    wanted = validate(ReclaimBody, parse_object(request.body))
+    return _json(await keeper().reclaim(kind=wanted.kind, path=wanted.path, dry_run=bool(wanted.dry_run)))
 
 
 def _verify_answer(name: str, job: JobStatus) -> dict[str, Any]:

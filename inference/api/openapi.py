@@ -47,7 +47,7 @@ FETCH: Refusals = {
     409: ("model_busy", "busy", "job_cancelled", "job_paused"),
     429: ("rate_limit_exceeded",),
     503: ("model_unavailable", "hub_unreachable", "hub_error", "interrupted"),
-    507: ("insufficient_storage",),
+    507: ("insufficient_storage", "quota_exceeded"),
 }
 LINE: Refusals = {409: ("model_busy", "job_not_resumable"), 429: ("rate_limit_exceeded",)}
 """Too many wait already."""

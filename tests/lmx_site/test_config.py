@@ -106,7 +106,7 @@ def test_the_default_file_is_read(home: Path) -> None:
             "zzz: 1",
             (
                 "FILE:1: zzz is not a section; there are "
-                "server, models, memory, logging, security, engine, cache, responses, clients, model_settings"
+                "server, models, memory, logging, security, engine, cache, disk, responses, clients, model_settings"
             ),
         ),
         ("port: 1", "FILE:1: port stands at the top but belongs under its section: server.port"),

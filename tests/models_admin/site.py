@@ -58,6 +58,7 @@ class Site:
             own=Own([models], models.parent / "prefix", {}),
             status=self.fetcher.status,
             in_use=self.run_states.items,
+            fetched=self.fetcher.repos,
         )
 
     async def verify(self, model_id: str) -> JobStatus:

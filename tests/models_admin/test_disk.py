@@ -124,9 +124,9 @@ def test_prefix_caches_and_other_places(tmp_path: Path) -> None:
 async def test_callers_share_one_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
 
-    def counted(*args: object) -> DiskUse:
+    def counted(*args: object, **more: object) -> DiskUse:
         looks.append(1)
-        return disk_ledger.look(*args)  # type: ignore[arg-type]
+        return disk_ledger.look(*args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(disk_keeper, "look", counted)
     async with site_on(tmp_path / "models") as site:
