@@ -33,7 +33,7 @@ _SUBJECTS = ("model_id", "instance_id", "model", "path", "id", "job")
 _SECRET = re.compile(r"key|token(?!s$|s_|izer)|secret|password|authorization", re.IGNORECASE)
 _WORDS = re.compile(r"prompt|messages|input|content", re.IGNORECASE)
 _LMSTUDIO_CHANGES = re.compile(r"/api/v1/models/(load|unload|download)/?")
-_NO_CHANGE = frozenset({"/chat/stream", "/logout", "/now/dismiss", "/admin/model/fit"})
+_NO_CHANGE = frozenset({"/chat/stream", "/logout", "/now/dismiss", "/models/dismiss", "/admin/model/fit"})
 _VERBS = {
     "load": "load_model",
     "unload": "unload_model",

@@ -10,12 +10,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from inference.engine import get_engine
 from inference.errors import LmxError
 from monitoring.hub import get_hub
-from monitoring.payloads import NOTICES, Notice
+from monitoring.payloads import NOTICES, Action, Notice
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,14 @@ class Actions:
     async def unload(self, model: str) -> None:
         await self._begin(model, "unload", self._unload(model))
 
+    async def pin(self, model: str, *, on: bool) -> None:
+        """Keep ``model`` in memory, loading it if need be, or let it leave again."""
+        await self._begin(model, "pin", self._pin(model, on=on))
+
+    def refused(self, model: str, action: Action, message: str) -> None:
+        """Keep in words what another part refused."""
+        self._note(model, action, message, [])
+
     def dismiss(self, model: str) -> None:
         if self._notices.pop(model, None) is not None:
             self._publish()
@@ -51,7 +59,7 @@ class Actions:
 
     # ------------------------------------------------------------------------------------------------------ inside
 
-    async def _begin(self, model: str, action: Literal["load", "unload"], work: Coroutine[Any, Any, None]) -> None:
+    async def _begin(self, model: str, action: Action, work: Coroutine[Any, Any, None]) -> None:
         """A second click while the first is under way does nothing."""
         if model in self._tasks:
             work.close()
@@ -62,7 +70,7 @@ class Actions:
         task.add_done_callback(lambda _: self._tasks.pop(model, None))
         await asyncio.wait({task}, timeout=GRACE_S)
 
-    async def _run(self, model: str, action: Literal["load", "unload"], work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, model: str, action: Action, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except LmxError as error:
@@ -76,10 +84,13 @@ class Actions:
             await get_engine().unload(other)
         await get_engine().load(model, context=None, slots=None, pin=None)
 
+    async def _pin(self, model: str, *, on: bool) -> None:
+        await get_engine().load(model, context=None, slots=None, pin=on)
+
     async def _unload(self, model: str) -> None:
         await get_engine().unload(model)
 
-    def _note(self, model: str, action: Literal["load", "unload"], message: str, evict: list[str]) -> None:
+    def _note(self, model: str, action: Action, message: str, evict: list[str]) -> None:
         while len(self._notices) >= NOTICES_KEPT:
             self._notices.pop(next(iter(self._notices)))
         self._notices[model] = {

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict
 
 from inference.catalog import ModelKind
 
+Action = Literal["load", "unload", "pin", "verify", "restore"]
 MEMORY, MODELS, CATALOG, REQUESTS, STATUS = "memory", "models", "catalog", "requests", "status"
 LATENCY, NOTICES, JOBS = "latency", "notices", "jobs"
 
@@ -134,7 +135,7 @@ class Notice(TypedDict):
     """What became of an action of the page. ``evict`` names loaded models whose unloading would help."""
 
     model: str
-    action: Literal["load", "unload"]
+    action: Action
     message: str
     evict: list[str]
     at: float

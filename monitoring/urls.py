@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from django.urls import path
 
-from monitoring import audit_page, discover, model_settings, transfers, views
+from monitoring import (
+    audit_page,
+    discover,
+    disk_page,
+    model_page,
+    model_settings,
+    models_page,
+    transfers,
+    views,
+)
 
 app_name = "monitoring"
 
@@ -19,6 +28,23 @@ urlpatterns = [
     path("discover/transfer", discover.discover_transfer, name="discover_transfer"),
     path("discover/cancel", discover.discover_cancel, name="discover_cancel"),
     path("discover/model/<path:repo>", discover.discover_model, name="discover_model"),
+    path("models", models_page.models, name="models_page"),
+    path("models/list", models_page.models_list, name="models_list"),
+    path("models/one", model_page.model, name="model_page"),
+    path("models/one/state", model_page.model_state, name="model_state"),
+    path("models/load", model_page.load, name="load_model"),
+    path("models/unload", model_page.unload, name="unload_model"),
+    path("models/pin", model_page.pin, name="pin_model"),
+    path("models/verify", model_page.verify, name="verify_model"),
+    path("models/dismiss", model_page.dismiss, name="dismiss_notice"),
+    path("models/restore", model_page.restore, name="restore_model"),
+    path("models/forget", model_page.forget, name="forget_model"),
+    path("models/delete", model_page.delete, name="delete_model"),
+    path("models/delete/plan", model_page.delete_plan, name="delete_plan"),
+    path("disk", disk_page.disk, name="disk_page"),
+    path("disk/use", disk_page.disk_use, name="disk_use"),
+    path("disk/reclaim", disk_page.reclaim, name="reclaim_disk"),
+    path("disk/reclaim/plan", disk_page.reclaim_plan, name="reclaim_plan"),
     path("now/models", views.models, name="models"),
     path("now/memory", views.memory, name="memory"),
     path("now/load", views.load, name="load"),

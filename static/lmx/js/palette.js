@@ -8,6 +8,7 @@ import { nextTheme } from "./themes.js";
 const MOST = 50;
 let loaded = [];
 let onDisk = [];
+let all = [];
 
 const go = (href) => () => location.assign(href);
 
@@ -21,6 +22,7 @@ function entries() {
     ...onDisk
       .filter(({ id }) => !awake.has(id))
       .map(({ id }) => ({ words: `Load ${short(id)} into memory`, hint: "model", run: () => post("/now/load", { model: id }) })),
+    ...all.map(({ id }) => ({ words: `Show ${short(id)}`, hint: "model", run: go(`/models/one?model_id=${encodeURIComponent(id)}`) })),
     { words: "Switch theme", hint: "action", run: nextTheme },
     { words: "Show keys", hint: "action", run: () => document.getElementById("keys").showModal() },
     { words: "Write in the chat", hint: "action", run: () => document.getElementById("chat-text")?.focus() ?? location.assign("/#chat-text") },
@@ -108,7 +110,10 @@ function item(entry, index) {
 export function installPalette() {
   const palette = new Palette();
   live.on("models", (models) => (loaded = models));
-  live.on("catalog", (models) => (onDisk = models.filter((model) => !model.reason)));
+  live.on("catalog", (models) => {
+    all = models;
+    onDisk = models.filter((model) => !model.reason);
+  });
   document.addEventListener("click", (event) => {
     if (event.target.closest('[data-command="palette"]')) palette.open();
   });

@@ -1,0 +1,119 @@
+// A part of a page that the server draws: fetched again when what it shows takes another shape, but not while one of its
+// buttons is pressed or answered, nor while somebody reads an open dialog or types in it.
+
+import { live } from "./live.js";
+
+export class Fragment {
+  #id;
+  #parts = new Map();
+  #drawn = null;
+  #fetching = false;
+  #skipped = false;
+  #refused = null;
+  #onDrawn;
+
+  constructor(id, onDrawn = () => {}) {
+    this.#id = id;
+    this.#onDrawn = onDrawn;
+    document.addEventListener("htmx:beforeSwap", (event) => this.#keepPressed(event));
+    document.addEventListener("pointerup", () => setTimeout(() => this.refresh())); // after the click
+    document.addEventListener("htmx:afterSettle", () => {
+      this.#onDrawn();
+      this.#showRefusal();
+    });
+    document.addEventListener("htmx:afterRequest", ({ detail }) => {
+      if (detail.successful && detail.requestConfig.verb === "post") this.#refused = null;
+      this.refresh();
+    });
+    document.addEventListener("htmx:sendError", () => this.#complain("The server cannot be reached; nothing was changed."));
+    document.addEventListener("htmx:responseError", ({ detail }) => this.#complain(refusalWords(detail.xhr.status)));
+    live.onGap(() => {
+      this.#drawn = "";
+      this.refresh();
+    });
+  }
+
+  get element() {
+    return document.getElementById(this.#id);
+  }
+
+  // What the fragment shows of one thing; it is fetched again when that changes.
+  changed(part, shape) {
+    this.#parts.set(part, JSON.stringify(shape));
+    this.refresh();
+  }
+
+  async refresh() {
+    const now = [...this.#parts.values()].join("\n");
+    if (this.#drawn === null) this.#drawn = now; // the server drew what is now known for the first time
+    if (now === this.#drawn || this.#fetching || this.#held() || !this.element) return;
+    this.#fetching = true;
+    try {
+      this.#skipped = false;
+      await window.htmx.ajax("GET", this.element.dataset.refresh, { target: `#${this.#id}`, swap: "outerHTML" });
+      if (!this.#skipped) this.#drawn = now;
+    } finally {
+      this.#fetching = false;
+    }
+  }
+
+  #held() {
+    return document.querySelector(`#${this.#id} .htmx-request, #${this.#id} button:active, dialog.confirm[open]`);
+  }
+
+  // A button that was pressed while the fragment was on its way must stay until it is answered.
+  #keepPressed(event) {
+    const { requestConfig, target } = event.detail;
+    if (requestConfig.verb !== "get" || target?.id !== this.#id || !this.#held()) return;
+    if (!requestConfig.path.startsWith(this.element.dataset.refresh.split("?")[0])) return;
+    event.detail.shouldSwap = false;
+    this.#skipped = true;
+  }
+
+  #complain(words) {
+    this.#refused = words;
+    this.#showRefusal();
+  }
+
+  #showRefusal() {
+    if (!this.element) return;
+    this.element.querySelectorAll(":scope > .notice[data-refused]").forEach((old) => old.remove());
+    if (this.#refused === null) return;
+    const notice = document.createElement("div");
+    notice.className = "notice";
+    notice.setAttribute("role", "alert");
+    notice.textContent = this.#refused;
+    notice.dataset.refused = "yes";
+    this.element.prepend(notice);
+  }
+}
+
+const refusalWords = (status) =>
+  status === 403
+    ? "The server does not know this page any more. Reload it and try again."
+    : `The server could not do that (it answered ${status}); its log says why.`;
+
+// Dialogs that the server draws into #dialog-place open when they come, and close by their button.
+export function installDialogs() {
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id === "dialog-place") event.detail.target.querySelector("dialog")?.showModal();
+  });
+  document.addEventListener("click", (event) => {
+    if (event.target.closest('[data-command="close-dialog"]')) event.target.closest("dialog").close();
+  });
+}
+
+// Jobs of the fragment: their bars are filled in place.
+export function followJobs(fragment, concerns = () => true) {
+  const jobs = new Map();
+  live.on("jobs", (job, { key }) => {
+    if (job && concerns(job)) jobs.set(key, job);
+    else jobs.delete(key);
+    const element = job && fragment.element?.querySelector(`[data-job="${CSS.escape(String(job.id))}"]`);
+    if (element) {
+      element.querySelector('[data-f="message"]').textContent = job.message ?? job.state;
+      if (job.total) Object.assign(element.querySelector("progress"), { max: job.total, value: job.done });
+    }
+    fragment.changed("jobs", [...jobs].map(([name, { state }]) => [name, state]));
+  });
+}
