@@ -59,6 +59,7 @@ class Runtime:
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
         from lmx_site.audit import server_started, set_audit
+        from models_admin.admin_actions import set_loop
         from models_admin.jobs import Jobs
         from models_admin.settings import SettingsBook
         from monitoring.audit import AuditLog
@@ -78,6 +79,7 @@ class Runtime:
         self.jobs = Jobs(hub)
         await self.jobs.start()
         catalog = self.catalog = await self._open_catalog()
+        set_loop(asyncio.get_running_loop())
         self._fetcher, self._keeper = self._open_keepers(self.jobs, catalog)
         settings = self.config.engine_settings(self.home)
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
@@ -213,7 +215,7 @@ class Runtime:
         """End what is left, after ``drain``. Flushes the telemetry. Safe after a failed start."""
         from inference.api import deps
         from inference.engine import set_engine
-        from lmx_site.audit import set_audit
+        from models_admin.admin_actions import set_loop
         from monitoring.hub import set_hub
 
         tasks = self.tasks()
@@ -223,6 +225,7 @@ class Runtime:
             await asyncio.wait(tasks)
         deps.configure()
         set_engine(None)
+        set_loop(None)
         if self._responses is not None:
             await self._responses.store.stop()
         if self._telemetry is not None:

@@ -1,6 +1,7 @@
 """Django's admin at ``/inventory/``: the tables as they are.
 
-Everything is read-only: a scan, a hash or a running job knows these values, and a hand edit would only lie.
+Everything is read-only: a scan, a hash or a running job knows these values, and a hand edit would only lie. Actions ask
+the running server. No list counts all its rows twice, or asks for anything row by row.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 
+from models_admin import admin_actions
+from models_admin.admin_actions import each
 from models_admin.models import Job, ModelFile, ModelRecord, SettingsRecord
 
 if TYPE_CHECKING:
@@ -53,14 +57,17 @@ class ModelRecordAdmin(ReadOnly, RecordAdmin):
         "architecture",
         "quantization",
         "weights",
+        "parameters",
         "context_length",
+        "licence",
         "disk_state",
         "problem",
         "verified_at",
         "last_seen",
     ]
+    actions = ["verify", "pin", "forget"]
     list_filter = ["disk_state", "kind", "source", "architecture", "quantization"]
-    search_fields = ["repo", "revision", "path", "architecture", "problem"]
+    search_fields = ["repo", "revision", "path", "architecture", "licence", "problem"]
     inlines = [FilesInline]
     list_per_page = 50
     show_full_result_count = False
@@ -69,12 +76,26 @@ class ModelRecordAdmin(ReadOnly, RecordAdmin):
     def weights(self, record: ModelRecord) -> str:
         return filesizeformat(record.weight_bytes)
 
+    @admin.action(description="Verify: read all files")
+    def verify(self, request: HttpRequest, records: QuerySet[ModelRecord]) -> None:
+        each(request, records, admin_actions.verify, "Being verified (see Jobs)")
+
+    @admin.action(description="Pin: load, and keep in memory")
+    def pin(self, request: HttpRequest, records: QuerySet[ModelRecord]) -> None:
+        each(request, records, admin_actions.pin, "Being loaded, to stay in memory")
+
+    @admin.action(description="Take off the list (deletes nothing)")
+    def forget(self, request: HttpRequest, records: QuerySet[ModelRecord]) -> None:
+        each(request, records, admin_actions.forget, "Taken off the list")
+
 
 @admin.register(ModelFile)
 class ModelFileAdmin(ReadOnly, FileAdmin):
     list_display = ["model", "name", "bytes", "sha256_actual", "basis", "sound", "verified_at"]
     list_filter = ["model__disk_state", "sound", "basis", "verified_at"]
     list_select_related = ["model"]
+    # By name all rows would have to be sorted first.
+    ordering = ["-id"]
     search_fields = ["name", "sha256_actual", "sha256_expected", "model__repo"]
     list_per_page = 50
     show_full_result_count = False
@@ -100,6 +121,7 @@ class JobAdmin(ReadOnly, JobsAdmin):
     list_filter = ["state", "kind", "created_at"]
     search_fields = ["subject", "error", "kind"]
     list_per_page = 50
+    show_full_result_count = False
 
     @admin.display(description="progress")
     def progress(self, job: Job) -> str:
