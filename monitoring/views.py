@@ -19,6 +19,7 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST, require_safe
 from django_htmx.middleware import HtmxDetails
 
+from inference.api.deps import services
 from inference.engine import get_engine
 from inference.errors import LmxError
 from inference.principal import Principal
@@ -36,6 +37,8 @@ CONTENT_SECURITY_POLICY = (
 )
 SPANS = {300: 300, 3600: 720}
 EVENTS_SHOWN = 200
+DISK_SHOWN = 50
+"""Models on disk that the first page lists; the page Models has all of them."""
 LONGEST_NAME = 512
 NOT_YET = {"used": None, "total": None, "limit": None}
 """What the status strip shows before the first reading."""
@@ -194,14 +197,23 @@ def models_context() -> dict[str, Any]:
     notices = get_actions().notices()
     shown = {model["id"] for model in awake}
     told = {notice["model"] for notice in notices}
+    asleep = [status for status in statuses if status.id not in shown]
     return {
         "awake": awake,
-        "on_disk": [disk_payload(status) for status in statuses if status.id not in shown],
+        "on_disk": [disk_payload(status) for status in asleep[:DISK_SHOWN]],
+        "more_on_disk": max(0, len(asleep) - DISK_SHOWN),
         "notices": notices,
         "told": told,
+        "corrupt": corrupt_models(),
         "jobs": [job for job in get_hub().cells(JOBS) if job["state"] == "running"],
         "available": (latest(MEMORY, {}) or {}).get("available"),
     }
+
+
+def corrupt_models() -> set[str]:
+    """The ids of the models of which some file is not what it should be."""
+    known = services().catalog
+    return {ref.id for ref in known.all() if ref.disk_state == "corrupt"} if known is not None else set()
 
 
 def system_name() -> str:

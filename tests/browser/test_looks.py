@@ -13,7 +13,7 @@ from tests.live.process import LiveServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.live]
 
-PAGES = ["/", "/audit", "/connect"]
+PAGES = ["/", "/models", "/models?state=hidden", "/models/one?model_id=calm", "/disk", "/audit", "/connect"]
 TEXT_ON = [*product(("--text", "--muted", "--accent", "--ok", "--warn", "--bad"), ("--bg", "--surface"))]
 TEXT_ON += [("--text", "--raised"), ("--on-accent", "--accent")]
 SHAPES_ON = [*product((f"--c{n}" for n in range(1, 9)), ("--surface",)), ("--edge", "--surface"), ("--edge", "--bg")]

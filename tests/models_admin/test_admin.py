@@ -87,7 +87,9 @@ def test_lists_ask_no_more_of_two_thousand_than_of_twenty(rf: RequestFactory, ow
 
 
 def test_facts_are_shown(record: ModelRecord, owner: HttpRequest) -> None:
-    ModelRecord.objects.update(licence="apache-2.0", parameters=123456, capabilities=["chat"], template_sha256="ab" * 32)
+    ModelRecord.objects.update(
+        licence="apache-2.0", parameters=123456, capabilities=["chat"], template_sha256="ab" * 32
+    )
     page = site.get_model_admin(ModelRecord).change_view(owner, str(record.pk))
     assert isinstance(page, TemplateResponse)
     text = page.render().content.decode()

@@ -63,9 +63,8 @@ export class Fragment {
 
   // A button that was pressed while the fragment was on its way must stay until it is answered.
   #keepPressed(event) {
-    const { requestConfig, target } = event.detail;
-    if (requestConfig.verb !== "get" || target?.id !== this.#id || !this.#held()) return;
-    if (!requestConfig.path.startsWith(this.element.dataset.refresh.split("?")[0])) return;
+    const ours = this.#fetching && event.detail.requestConfig.path === this.element?.dataset.refresh;
+    if (!ours || !this.#held()) return;
     event.detail.shouldSwap = false;
     this.#skipped = true;
   }
