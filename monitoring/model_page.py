@@ -6,6 +6,8 @@ changed, of whichever page asked, and everybody else with a redirect there.
 
 from __future__ import annotations
 
+import json
+import shlex
 from typing import Any
 from urllib.parse import urlencode
 
@@ -49,7 +51,8 @@ async def model(request: HttpRequest) -> HttpResponse:
         context = {**frame_context("models"), "message": error.message, "nearest": error.details.get("nearest", [])}
         return render(request, "monitoring/model_missing.html", context, status=404)
     base = f"{request.scheme}://{request.get_host()}"
-    context = {**frame_context("models"), **await model_context(ref), "base": base, "settings": _settings_url(ref.id)}
+    more = {"curl": _curl(base, ref), "settings": _settings_url(ref.id)}
+    context = {**frame_context("models"), **await model_context(ref), **more}
     return render(request, "monitoring/model.html", context)
 
 
@@ -97,6 +100,18 @@ def _file(file: FileOnDisk, bad: set[str]) -> dict[str, Any]:
     else:
         word = "not read"
     return {"file": file, "word": word}
+
+
+def _curl(base: str, ref: ModelRef) -> str:
+    """A line for a shell, whatever characters the model's name has."""
+    body: dict[str, Any] = {"model": ref.id}
+    if ref.kind == "embeddings":
+        path, body["input"] = "/v1/embeddings", "Say hello."
+    else:
+        path, body["stream"] = "/v1/chat/completions", True
+        body["messages"] = [{"role": "user", "content": "Say hello."}]
+    quoted = shlex.quote(json.dumps(body, ensure_ascii=False))
+    return f"curl -N {base}{path} -H 'Content-Type: application/json' \\\n  -d {quoted}"
 
 
 def _settings_url(model_id: str) -> str | None:

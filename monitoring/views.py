@@ -21,7 +21,7 @@ from django_htmx.middleware import HtmxDetails
 
 from inference.api.deps import services
 from inference.engine import get_engine
-from inference.errors import LmxError
+from inference.errors import LmxError, ModelUnavailable
 from inference.principal import Principal
 from inference.protocols import openai, serving
 from inference.protocols.errors import error_response
@@ -52,7 +52,11 @@ def page(view: View) -> View:
     @wraps(view)
     async def guarded(request: HttpRequest, **path: str) -> HttpResponseBase:
         principal_of(request)
-        response = await view(request, **path)
+        try:
+            response = await view(request, **path)
+        except ModelUnavailable as error:  # the server is starting or stopping
+            headers = {"Retry-After": str(error.retry_after or 1)}
+            response = HttpResponse(f"{error.message}\n", status=503, content_type="text/plain", headers=headers)
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         return response

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shlex
 from collections.abc import AsyncIterator
+from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from django.test import AsyncClient
@@ -172,6 +175,23 @@ async def test_one_model_with_its_facts(shown: Shown) -> None:
     missing = await shown.get("/models/one?model_id=org%2Fmodl", 404)
     assert "?model_id=org%2Fmodel" in missing
     assert "No model is named" in await shown.get("/models/one", 404)
+
+
+async def test_the_line_for_a_shell_holds_any_name(shown: Shown) -> None:
+    name = "it's $(odd) `one`"
+    copy(shown.site.models / name)
+    await shown.site.catalog.refresh()
+    page = await shown.get(f"/models/one?model_id={quote(name)}")
+    found = re.search(r'<pre id="curl"[^>]*>(.*?)</pre>', page, re.DOTALL)
+    assert found is not None
+    *_, body = shlex.split(unescape(found[1]))
+    assert json.loads(body)["model"] == name
+
+
+async def test_a_server_that_stops_says_so(shown: Shown) -> None:
+    deps.configure()
+    response = await shown.client.get("/models")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
 
 
 async def test_load_pin_and_unload_from_either_page(shown: Shown) -> None:

@@ -27,6 +27,7 @@ export class Fragment {
     });
     document.addEventListener("htmx:sendError", () => this.#complain("The server cannot be reached; nothing was changed."));
     document.addEventListener("htmx:responseError", ({ detail }) => this.#complain(refusalWords(detail.xhr.status)));
+    document.addEventListener("close", () => this.refresh(), true); // of a dialog, whichever way
     live.onGap(() => {
       this.#drawn = "";
       this.refresh();
