@@ -215,6 +215,7 @@ class Runtime:
         """End what is left, after ``drain``. Flushes the telemetry. Safe after a failed start."""
         from inference.api import deps
         from inference.engine import set_engine
+        from lmx_site.audit import set_audit
         from models_admin.admin_actions import set_loop
         from monitoring.hub import set_hub
 

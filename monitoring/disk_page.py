@@ -17,8 +17,7 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 from inference.api.deps import keeper
 from inference.errors import LmxError
 from inference.models_on_disk import DiskUse, Use, Volume
-from monitoring.hub import get_hub
-from monitoring.payloads import JOBS
+from monitoring.models_page import running_jobs
 from monitoring.views import frame_context, is_fragment, page
 
 PATIENCE_S = 1.0
@@ -70,7 +69,7 @@ async def disk(request: HttpRequest) -> HttpResponse:
     """The whole page; where looking takes long, its frame, which fetches the rest."""
     looking = asyncio.ensure_future(keeper().disk())
     await asyncio.wait({looking}, timeout=PATIENCE_S)
-    context = {**frame_context("disk"), "jobs": get_hub().cells(JOBS)}
+    context = {**frame_context("disk"), "jobs": running_jobs()}
     context |= use_context(looking.result()) if looking.done() else {"looking": True}
     return render(request, "monitoring/disk.html", context)
 

@@ -26,9 +26,7 @@ from inference.errors import LmxError, ModelNotFound
 from inference.listing import Listed
 from inference.models_on_disk import FileOnDisk
 from monitoring.actions import get_actions
-from monitoring.hub import get_hub
-from monitoring.models_page import asked_of, list_context, row
-from monitoring.payloads import JOBS
+from monitoring.models_page import asked_of, list_context, row, running_jobs
 from monitoring.views import frame_context, is_fragment, page
 
 LONGEST = 512
@@ -86,7 +84,7 @@ async def model_context(ref: ModelRef) -> dict[str, Any]:
         "more_files": max(0, len(files) - FILES_SHOWN),
         "missing": sorted(bad - {file.name for file in files}),
         "read_all": bool(files) and all(file.sound for file in files),
-        "jobs": [job for job in get_hub().cells(JOBS) if job.get("title") in (ref.id, *ref.aliases)],
+        "jobs": [job for job in running_jobs() if job.get("title") in (ref.id, *ref.aliases)],
         "notices": [notice for notice in get_actions().notices() if notice["model"] == ref.id],
     }
 

@@ -149,8 +149,13 @@ def list_context(asked: Asked) -> dict[str, Any]:
         "older": asked.query(page=number + 1) if found.next_offset is not None else None,
         "columns": [_column(asked, name, words) for name, words in _COLUMNS],
         "notices": notices,
-        "jobs": get_hub().cells(JOBS),
+        "jobs": running_jobs(),
     }
+
+
+def running_jobs() -> list[dict[str, Any]]:
+    """What works on models now; the page Transfers also has what waits and what is over."""
+    return [job for job in get_hub().cells(JOBS) if job["state"] == "running"]
 
 
 def _found(asked: Asked) -> Page:

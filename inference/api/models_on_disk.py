@@ -10,7 +10,7 @@ from django.http.response import HttpResponseBase
 from pydantic import Field
 
 from inference.api import admin_answers as answers
-from inference.api import openapi
+from inference.api import disk_answers, openapi
 from inference.api.admin import AdminBody, api
 from inference.api.base import json_response
 from inference.api.deps import catalog, keeper
@@ -87,7 +87,7 @@ async def delete_model(request: HttpRequest) -> HttpResponseBase:
     operation_id="get_disk",
     summary="What takes space on the disks, and what of it nobody needs",
     tag="server",
-    answers={200: answers.DiskAnswer},
+    answers={200: disk_answers.DiskAnswer},
 )
 async def disk(request: HttpRequest) -> HttpResponseBase:
     found = await keeper().disk()
@@ -116,7 +116,7 @@ class ReclaimBody(AdminBody):
     summary="Delete what nobody needs, or say what that would free",
     tag="server",
     body=ReclaimBody,
-    answers={200: answers.ReclaimAnswer},
+    answers={200: disk_answers.ReclaimAnswer},
     refuses=[openapi.RECLAIM],
 )
 async def reclaim(request: HttpRequest) -> HttpResponseBase:

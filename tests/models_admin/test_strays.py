@@ -11,7 +11,7 @@ import pytest
 
 from models_admin import duplicates as duplicates_module
 from models_admin.orphans import orphans
-from models_admin.quota import ModelsQuota, QuotaExceeded
+from models_admin.quota import ModelsQuota
 from tests.live.process import LiveServer
 from tests.material.hub import REPO, Hub
 from tests.models_admin.site import WEIGHTS, ask, copy, lmx, site_on
@@ -91,10 +91,9 @@ async def test_a_download_over_the_quota_is_refused_and_leaves_nothing_running(t
         used = sum(ref.total_bytes for ref in site.catalog.all())
         quota = site.fetcher._quota = ModelsQuota(used + 1000, [site.models], site.catalog.all)
         assert quota.used() == used
-        with pytest.raises(QuotaExceeded, match="models_gb"):
-            await site.fetcher.start(REPO)
-        [job] = await site.fetcher.jobs()
-        assert job.state == "cancelled"
+        refused = await site.fetch(REPO)
+        assert (refused.state, refused.code) == ("paused", "quota_exceeded")
+        assert "disk.models_gb" in refused.message
         quota.limit = 1 << 40
         assert (await site.fetch(REPO)).state == "done"
 

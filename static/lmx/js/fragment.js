@@ -106,7 +106,8 @@ export function installDialogs() {
 // Jobs of the fragment: their bars are filled in place.
 export function followJobs(fragment, concerns = () => true) {
   const jobs = new Map();
-  live.on("jobs", (job, { key }) => {
+  live.on("jobs", (told, { key }) => {
+    const job = told?.state === "running" ? told : null; // what waits or is over is told by Transfers
     if (job && concerns(job)) jobs.set(key, job);
     else jobs.delete(key);
     const element = job && fragment.element?.querySelector(`[data-job="${CSS.escape(String(job.id))}"]`);
