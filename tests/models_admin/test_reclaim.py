@@ -86,6 +86,23 @@ async def test_what_is_being_fetched_stays(tmp_path: Path, hub: Hub) -> None:
         await site.fetcher.cancel(started.job)
 
 
+async def test_a_paused_download_keeps_its_part_until_it_is_cancelled(tmp_path: Path, hub: Hub) -> None:
+    async with site_on(tmp_path / "models") as site:
+        hub.hold(BIG, 2 * MIB)
+        started = await site.fetcher.start(REPO)
+        part = site.models / REPO / f".{COMMIT}.partial" / f"{BIG}.part"
+        async with asyncio.timeout(60):
+            while not part.exists():
+                await asyncio.sleep(0.01)
+        await site.fetcher.pause(started.job)
+        [use] = (await site.keeper.disk()).others
+        assert (use.kind, use.reclaimable) == ("partial", 0)
+        assert (await site.keeper.reclaim()).freed == ()
+        await site.fetcher.cancel(started.job)
+        assert len((await site.keeper.reclaim()).freed) == 1
+        assert not part.exists()
+
+
 class Gate:
     """Lets something happen between the look at the disk and what is done about it."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.errors import InsufficientStorage
 from models_admin import duplicates as duplicates_module
 from models_admin.orphans import orphans
 from models_admin.quota import ModelsQuota
@@ -91,9 +92,11 @@ async def test_a_download_over_the_quota_is_refused_and_leaves_nothing_running(t
         used = sum(ref.total_bytes for ref in site.catalog.all())
         quota = site.fetcher._quota = ModelsQuota(used + 1000, [site.models], site.catalog.all)
         assert quota.used() == used
-        refused = await site.fetch(REPO)
-        assert (refused.state, refused.code) == ("paused", "quota_exceeded")
-        assert "disk.models_gb" in refused.message
+        with pytest.raises(InsufficientStorage, match=r"disk\.models_gb") as caught:
+            await site.fetch(REPO)
+        assert caught.value.code == "quota_exceeded"
+        [job] = await site.fetcher.jobs()
+        assert job.state == "paused", "it is resumed when there is room"
         quota.limit = 1 << 40
         assert (await site.fetch(REPO)).state == "done"
 

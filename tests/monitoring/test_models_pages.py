@@ -171,7 +171,7 @@ async def test_one_model_with_its_facts(shown: Shown) -> None:
     ):
         assert words in page, words
     assert "/v1/embeddings" not in page
-    assert 'id="settings"' not in page
+    assert 'hx-get="/models/settings?model_id=org%2Fmodel"' in page
     missing = await shown.get("/models/one?model_id=org%2Fmodl", 404)
     assert "?model_id=org%2Fmodel" in missing
     assert "No model is named" in await shown.get("/models/one", 404)
