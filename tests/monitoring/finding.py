@@ -82,7 +82,9 @@ class FakeFetcher:
         self.listed: list[JobStatus] = []
         self.refuse: LmxError | None = None
 
-    async def start(self, repo: str, revision: str | None = None, quantization: str | None = None) -> JobStatus:
+    async def start(
+        self, repo: str, revision: str | None = None, quantization: str | None = None, *, auto_load: bool = False
+    ) -> JobStatus:
         self.started.append((repo, revision))
         return self._told()
 
@@ -101,6 +103,12 @@ class FakeFetcher:
         self.job = self._told()
         self.job = replace(self.job, state="cancelled")
         return self.job
+
+    async def pause(self, job: int) -> JobStatus:
+        return self._told()
+
+    async def resume(self, job: int) -> JobStatus:
+        return self._told()
 
     def _told(self) -> JobStatus:
         if self.refuse is not None:

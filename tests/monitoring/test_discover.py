@@ -243,7 +243,7 @@ async def test_a_download_that_runs_is_shown_in_place_of_its_button(finder: Fake
 
 async def test_cancelling(finder: FakeFinder, fetcher: FakeFetcher) -> None:
     part = (await press("/discover/cancel", job="7", model="acme/nano-4bit")).content.decode()
-    assert "Cancelled. What was fetched is kept." in part
+    assert "Cancelled. What was fetched is kept" in part
     fetcher.job = replace(fetcher.job, state="done")
     fetcher.refuse = Conflict("it does not run", code="job_not_running")
     assert "is on this machine" in (await press("/discover/cancel", job="7")).content.decode()
