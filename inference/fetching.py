@@ -75,7 +75,7 @@ class Fetcher(Protocol):
         ...
 
     async def jobs(self, limit: int = 100) -> list[JobStatus]:
-        """The newest first."""
+        """The newest first; those that have ended without their files."""
         ...
 
     async def cancel(self, job: int) -> JobStatus:

@@ -48,6 +48,7 @@ _LOCK_PATIENCE_S = 10.0
 """How long one that goes on waits for the program of the server before to be gone."""
 
 _GO_ON_BY_THEMSELVES = ("hub_unreachable", "insufficient_storage")
+_OPEN = ("queued", "running", "paused")
 _ENDED = (JobState.PAUSED, JobState.FAILED, JobState.CANCELLED)
 
 Load = Callable[[str], Awaitable[object]]
@@ -147,7 +148,8 @@ class HubFetcher:
 
     async def jobs(self, limit: int = 100) -> list[JobStatus]:
         """See ``inference.fetching.Fetcher``."""
-        return [self._told(row) for row in await sync_to_async(lambda: list(Job.objects.all()[:limit]))()]
+        told = [self._told(row) for row in await sync_to_async(lambda: list(Job.objects.all()[:limit]))()]
+        return [job if job.state in _OPEN else dataclasses.replace(job, files=()) for job in told]
 
     async def cancel(self, job: int) -> JobStatus:
         """See ``inference.fetching.Fetcher``."""

@@ -126,6 +126,7 @@ async def test_a_paused_one_frees_its_place_and_goes_on_where_it_was(models: Pat
         assert done.state == "done"
         assert {file.name: file.done for file in done.files} == {file.name: file.size for file in done.files}
         assert sum(file.size for file in done.files) == done.total
+        assert [job.files for job in await site.fetcher.jobs()] == [(), ()], "long lists stay short"
 
 
 async def test_files_are_told_while_they_come(models: Path, hub: Hub) -> None:
