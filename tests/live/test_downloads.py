@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -46,9 +45,16 @@ def test_over_the_api(server: LiveServer, hub: Hub) -> None:
     until(lambda: job(server, b)["done"] >= MIB, "a part of it")
     assert ask(server, f"/admin/jobs/{b}/cancel", {})[1]["state"] == "cancelled"
     hub.release()
-    status, told = ask(server, "/admin/model/download", {"model_id": REPO, "wait": True})
-    assert (status, told["auto_loaded"], told["job"]["id"]) == (200, True, a)
-    assert [model["model_id"] for model in ask(server, "/admin/models/loaded")[1]["models"]] == [REPO]
+    until(lambda: job(server, a)["result"].get("auto_loaded"), "its load")
+    hub.repos["acme/third-4bit"] = HubRepo(nano_files(), commit="8" * 40)
+    status, told = ask(
+        server, "/admin/model/download", {"model_id": "acme/third-4bit", "auto_load": True, "wait": True}
+    )
+    assert (status, told["auto_loaded"], told["model_id"]) == (200, True, "acme/third-4bit")
+    assert told["path"].endswith(f"acme/third-4bit/{'8' * 40}")
+    assert told["size_mb"] > 4
+    assert told["time_sec"] > 0
+    assert {one["model_id"] for one in ask(server, "/admin/models/loaded")[1]["models"]} == {REPO, "acme/third-4bit"}
     assert ask(server, f"/admin/jobs/{a}/pause", {})[0] == 409
     assert ask(server, f"/admin/jobs/{a}/resume", {})[0] == 409
     assert ask(server, "/admin/jobs/99/pause", {})[0] == 404
@@ -106,4 +112,4 @@ def test_ctrl_c_leaves_it_running(server: LiveServer, hub: Hub, tmp_path: Path) 
     assert (command.returncode, "lmx jobs cancel 1" in said, "Traceback" in said) == (130, True, False), said
     assert job(server, 1)["state"] == "running"
     hub.release()
-    assert json.dumps(ask(server, "/admin/model/download", {"model_id": REPO, "wait": True})[1]["job"]["id"]) == "1"
+    until(lambda: job(server, 1)["state"] == "done", "its end")
