@@ -17,14 +17,15 @@ from inference.fetching import JobStatus
 from models_admin.busy import Busy
 from models_admin.fetch_line import Fetch, Line
 from models_admin.fetch_names import Wanted, parse_wanted
+from models_admin.fetch_room import Room, no_room
 from models_admin.fetch_told import from_row, refusal, told_files, wanted_of
 from models_admin.hub_variants import names_quantization
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed
-from models_admin.job_words import amount, describe, in_line
+from models_admin.job_words import describe, in_line
 from models_admin.jobs import CANCELLED, PAUSED, End, Jobs
 from models_admin.models import Job, JobState
-from models_admin.quota import ModelsQuota, QuotaExceeded
+from models_admin.quota import ModelsQuota
 from models_admin.row import Row
 
 log = logging.getLogger(__name__)
@@ -309,26 +310,11 @@ class HubFetcher:
             self._reserve(fetch, job, about["missing"], about["free"])
 
     def _reserve(self, fetch: Fetch, job: int, missing: int, free: int) -> None:
-        """What others that are under way still need is theirs; the program itself sees what is free."""
-        try:
-            if self._quota is not None:
-                self._quota.check(fetch.wanted.repo, fetch.latest.total)
-        except QuotaExceeded as error:
-            fetch.end = End(JobState.PAUSED, error.message, error.code, error.details)
-            self._jobs.cancel(job, fetch.end)
-            return
-        promised = self._line.promised(fetch)
-        if promised and missing > free - self._keep_free - promised:
-            numbers = {"needed_bytes": missing, "free_bytes": free, "keep_free_bytes": self._keep_free}
-            fetch.end = End(
-                JobState.PAUSED,
-                f"{fetch.wanted.repo} needs {amount(missing)} more; {amount(free)} are free, of which "
-                f"{amount(promised)} are promised to other downloads and {amount(self._keep_free)} must stay free. "
-                "Resume it when they are done, or free some space.",
-                "insufficient_storage",
-                numbers | {"promised_bytes": promised},
-            )
-            self._jobs.cancel(job, fetch.end)
+        """Pause it where the limit, or what is promised to others under way, leaves no room for it."""
+        room = Room(missing, free, self._keep_free, self._line.promised(fetch))
+        if (end := no_room(fetch.wanted.repo, fetch.latest.total, room, self._quota)) is not None:
+            fetch.end = end
+            self._jobs.cancel(job, end)
 
     async def _settle(self, fetch: Fetch, job: int, result: dict[str, Any] | None) -> None:
         """Whoever hears that a fetch is done finds its model in the catalog."""
