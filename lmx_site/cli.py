@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmx_site import __version__, cli_audit, cli_hub, cli_jobs, cli_models, cli_settings, paths, setup_engine
+from lmx_site import (
+    __version__,
+    cli_audit,
+    cli_hub,
+    cli_jobs,
+    cli_keep,
+    cli_models,
+    cli_settings,
+    paths,
+    setup_engine,
+)
 from lmx_site.cli_base import KEY, URL, Commands, Failure, connected
 
 if TYPE_CHECKING:
@@ -186,6 +196,9 @@ main.add_command(cli_audit.audit)
 main.add_command(cli_settings.set_)
 main.add_command(cli_jobs.download)
 main.add_command(cli_jobs.jobs)
+main.add_command(cli_keep.update)
+main.add_command(cli_keep.rollback)
+main.add_command(cli_keep.convert)
 
 
 def _overrides(host: str | None, port: int | None) -> Mapping[str, str]:

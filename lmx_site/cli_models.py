@@ -147,7 +147,7 @@ def _verify(client: Client, name: str, *, alone: bool) -> bool:
     from lmx_site.client import ClientError
 
     try:
-        job = _finished(client, client.post("/admin/model/verify", {"model_id": name})["job"])
+        job = finished(client, client.post("/admin/model/verify", {"model_id": name})["job"])
         if job["state"] != "done":
             click.echo(f"{name}: {job['message']}")
             return False
@@ -174,7 +174,7 @@ def _found(model: dict[str, Any], result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _finished(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+def finished(client: Client, job: dict[str, Any]) -> dict[str, Any]:
     """The job's end; on a terminal with its progress in one line that is overwritten. Ctrl-C cancels it."""
     shown = sys.stdout.isatty()
     try:

@@ -159,6 +159,9 @@ class ModelsSection(Section):
     max_downloads: Annotated[int, Field(ge=1, le=16)] = 2
     download_retry_sec: Seconds = 300
     keep_free_gb: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 1
+    check_updates: bool = True
+    verify_every_days: Annotated[float, Field(ge=0, le=3650)] = 30
+    keep_revisions_days: Annotated[float, Field(ge=0, le=3650)] | None = None
 
 
 class MemorySection(Section):

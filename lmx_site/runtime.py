@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from inference.protocols.responses.background import Responses
     from models_admin.busy import Busy
     from models_admin.catalog import DiskCatalog
+    from models_admin.decisions import Decisions
     from models_admin.disk_keeper import DiskKeeper
     from models_admin.fetch import HubFetcher
     from models_admin.hub_finder import HubFinder
     from models_admin.jobs import Jobs
+    from models_admin.keeping import Keeping
     from models_admin.quota import ModelsQuota
+    from models_admin.schedule import Wishes
+    from monitoring.hub import Hub
     from monitoring.telemetry import TelemetryWriter
 
 logger = logging.getLogger(__name__)
@@ -49,20 +53,21 @@ class Runtime:
         self._fetcher: HubFetcher | None = None
         self._keeper: DiskKeeper | None = None
         self._finder: HubFinder | None = None
+        self._keeping: Keeping | None = None
         self._telemetry: TelemetryWriter | None = None
         self._responses: Responses | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Build and start all parts. Whatever it raises, ``stop()`` must still be called."""
-        from inference.api import deps
         from inference.engine import set_engine
         from inference.engine.engine import WorkerEngine
         from lmx_site.audit import server_started, set_audit
         from models_admin.admin_actions import set_loop
+        from models_admin.busy import Busy
+        from models_admin.decisions import Decisions
         from models_admin.jobs import Jobs
-        from models_admin.settings import SettingsBook
-        from monitoring.audit import AuditLog
+        from models_admin.keeping import Keeping
         from monitoring.hub import Hub, set_hub
         from monitoring.readings import open_reader
         from monitoring.sampler import Sampler
@@ -78,16 +83,36 @@ class Runtime:
         await telemetry.start()
         self.jobs = Jobs(hub)
         await self.jobs.start()
-        catalog = self.catalog = await self._open_catalog()
+        decisions, busy = Decisions(), Busy()
+        await decisions.load()
+        catalog = self.catalog = await self._open_catalog(decisions)
         set_loop(asyncio.get_running_loop())
-        self._fetcher, self._keeper = self._open_keepers(self.jobs, catalog)
+        self._fetcher, self._keeper = self._open_keepers(self.jobs, catalog, busy)
         settings = self.config.engine_settings(self.home)
         self.engine = WorkerEngine(settings, catalog, open_reader(), records=telemetry, events=hub)
         await self.engine.start()
         set_engine(self.engine)
+        parts = self.jobs, catalog, decisions, busy, self._fetcher, self._keeper, self.engine
+        keeping = self._keeping = Keeping(
+            *parts, events=hub, models=self.places.models, gate=self.home / "run" / "quiet.lock", wishes=self._wishes()
+        )
         self._responses = await self._open_responses()
+        self._tell_api(hub, keeping, self._open_finder(catalog, self.engine, self._fetcher))
+        await self._fetcher.go_on()
+        keeping.start()
+        chores = {"catalog-scan": self._rescan, "unfinished deletions": self._keeper.finish_deletions}
+        for name, chore in {"sampler": Sampler(hub, self.engine).run, **chores, **keeping.chores()}.items():
+            self.background(name, chore)
+
+    def _tell_api(self, hub: Hub, keeping: Keeping, finder: HubFinder) -> None:
+        from inference.api import deps
+        from models_admin.settings import SettingsBook
+        from monitoring.audit import AuditLog
+
+        assert self.catalog is not None
+        assert self.engine is not None
         deps.configure(
-            catalog=catalog,
+            catalog=self.catalog,
             events=hub,
             strict=self.config.server.strict,
             version=__version__,
@@ -95,15 +120,20 @@ class Runtime:
             fetcher=self._fetcher,
             keeper=self._keeper,
             audit=AuditLog(),
-            settings=SettingsBook(catalog, self.config.model_standards(), self.engine.apply_settings),
-            finder=self._open_finder(catalog, self.engine, self._fetcher),
+            settings=SettingsBook(self.catalog, self.config.model_standards(), self.engine.apply_settings),
+            finder=finder,
+            updater=keeping.updates,
+            converter=keeping.converter,
         )
-        await self._fetcher.go_on()
-        self.background("sampler", Sampler(hub, self.engine).run)
-        self.background("catalog-scan", self._rescan)
-        self.background("unfinished deletions", self._keeper.finish_deletions)
 
-    async def _open_catalog(self) -> DiskCatalog:
+    def _wishes(self) -> Wishes:
+        from models_admin.schedule import Wishes
+
+        models = self.config.models
+        keep_free = int(models.keep_free_gb * 1024**3)
+        return Wishes(models.check_updates, models.verify_every_days, models.keep_revisions_days, keep_free)
+
+    async def _open_catalog(self, decisions: Decisions) -> DiskCatalog:
         from models_admin import lmstudio
         from models_admin.catalog import DiskCatalog
         from models_admin.settings_shelf import SettingsShelf
@@ -115,6 +145,7 @@ class Runtime:
             aliases=models.aliases,
             studio=studio,
             settings=SettingsShelf(self.config.settings_of_models()),
+            standing=decisions.standing,
         )
         await catalog.refresh()
         return catalog
@@ -135,14 +166,13 @@ class Runtime:
             quota=quota,
         )
 
-    def _open_keepers(self, jobs: Jobs, catalog: DiskCatalog) -> tuple[HubFetcher, DiskKeeper]:
+    def _open_keepers(self, jobs: Jobs, catalog: DiskCatalog, busy: Busy) -> tuple[HubFetcher, DiskKeeper]:
         """What brings models and what keeps them in order; the two never work on one model at once."""
         from lmx_site.own_places import own_places
-        from models_admin.busy import Busy
         from models_admin.disk_keeper import DiskKeeper
         from models_admin.quota import ModelsQuota
 
-        busy, own = Busy(), own_places(self.home, self.places, self.config.disk_quotas())
+        own = own_places(self.home, self.places, self.config.disk_quotas())
         limit = own.quotas.get("models")
         quota = None if limit is None else ModelsQuota(limit, own.models, catalog.all)
         fetcher = self._open_fetcher(jobs, catalog, busy, quota)
@@ -208,6 +238,8 @@ class Runtime:
             await self._keeper.stop()
         if self._finder is not None:
             await self._finder.stop()
+        if self._keeping is not None:
+            await self._keeping.stop()
         if self.engine is not None:
             await self.engine.stop(self.config.engine.answers_sec)
 

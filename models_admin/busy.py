@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 
 from inference.errors import Conflict
 
-_WORDS = {"fetch": "is being downloaded", "verify": "is being verified", "delete": "is being deleted"}
+_WORDS = {
+    "fetch": "is being downloaded",
+    "verify": "is being verified",
+    "delete": "is being deleted",
+    "update": "is being tried before it takes its name",
+    "convert": "is being converted",
+}
 
 
 class Busy:
@@ -15,6 +22,7 @@ class Busy:
 
     def __init__(self) -> None:
         self._held: dict[str, list[str]] = {}
+        self._waiting: list[asyncio.Event] = []
 
     def check(self, repo: str, kind: str) -> None:
         """Raise ``Conflict`` if work of another kind is under way; a deletion shares with none."""
@@ -38,3 +46,15 @@ class Busy:
             self._held[key].remove(kind)
             if not self._held[key]:
                 del self._held[key]
+            for event in self._waiting:
+                event.set()
+
+    async def free(self, repo: str) -> None:
+        """Return when no work of any kind is under way."""
+        while repo.lower() in self._held:
+            event = asyncio.Event()
+            self._waiting.append(event)
+            try:
+                await event.wait()
+            finally:
+                self._waiting.remove(event)

@@ -43,7 +43,8 @@ class DiskCatalog:
     ``roots`` are searched in that order: of two directories with one name the earlier root's has it. A root that does
     not exist makes its models offline, nothing else. ``aliases`` maps a name to a model's name. ``studio`` is LM
     Studio's home, of which models in its folders get their names too. ``settings`` are what the owner keeps for single
-    models, aliases among it, which come before ``aliases``.
+    models, aliases among it, which come before ``aliases``. ``standing`` ranks the revisions of a repository for its
+    bare name, lower first, before all but their usability; it is asked in the catalog's thread.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class DiskCatalog:
         aliases: Mapping[str, str] | None = None,
         studio: Path | None = None,
         settings: SettingsShelf | None = None,
+        standing: Callable[[Row], int] = lambda row: 0,
     ) -> None:
         self.roots = [Path(root).expanduser().absolute() for root in roots]
         self._ranks = {root: rank for rank, root in enumerate(self.roots)}
@@ -61,6 +63,7 @@ class DiskCatalog:
         self.aliases = dict(aliases or {})
         self.settings = settings or SettingsShelf()
         self._studio = studio
+        self._standing = standing
         self._keys: lmstudio.Keys = {}
         self._keys_stamp: tuple[int, ...] | None = None
         self._rows: dict[Path, Row] | None = None
@@ -108,6 +111,19 @@ class DiskCatalog:
         """Apply ``change``, in the catalog's thread, to what is known of a model, and judge the model anew by it."""
         await self._update(path, change)
 
+    async def rename(self) -> None:
+        """Give the names anew, after what ``standing`` says has changed."""
+        loop = asyncio.get_running_loop()
+        self._names = await loop.run_in_executor(self._executor, lambda: self._named((self._rows or {}).values()))
+
+    def ref(self, path: Path) -> ModelRef | None:
+        """The model in that directory, under the id that it has now; None where it is not listed."""
+        return next((one for one in self._names.all if one.path == path), None)
+
+    def rows(self) -> list[Row]:
+        """What is known of every model, of those that vanished too."""
+        return list((self._rows or {}).values())
+
     def row(self, path: Path) -> Row | None:
         """What is known of the model in that directory."""
         return (self._rows or {}).get(path)
@@ -142,7 +158,7 @@ class DiskCatalog:
         return [row for row in (self._rows or {}).values() if row.is_hidden and row.disk_state != "absent"]
 
     def _current(self, ref: ModelRef) -> ModelRef:
-        return next((one for one in self._names.all if one.path == ref.path), ref)
+        return self.ref(ref.path) or ref
 
     async def _update(self, path: Path, change: Callable[[Row], Row] = lambda row: row) -> None:
         loop = asyncio.get_running_loop()
@@ -237,7 +253,8 @@ class DiskCatalog:
             log.warning("the inventory cannot be written: %s", error)
 
     def _rank(self, row: Row) -> tuple[int, ...]:
-        return (row.vanished_at is not None, row.problem is not None, self._ranks[row.found.root], *row.age())
+        unusable = row.vanished_at is not None, row.problem is not None
+        return (*unusable, self._standing(row), self._ranks[row.found.root], *row.age())
 
     def _named(self, rows: Collection[Row]) -> Names:
         horizon = time.time() - FORGET_AFTER_S

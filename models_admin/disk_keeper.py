@@ -53,9 +53,13 @@ class DiskKeeper:
         self._reclaimer = Reclaimer(own, busy, self._look, self._known, fetched)
         self._looking: asyncio.Task[DiskUse] | None = None
 
-    async def verify(self, model_id: str) -> JobStatus:
-        """See ``inference.models_on_disk.Keeper``."""
-        return await self._verifier.verify(model_id)
+    async def verify(self, model_id: str, *, gate: Path | None = None) -> JobStatus:
+        """See ``inference.models_on_disk.Keeper``; with a ``gate`` quietly (``models_admin.verify``)."""
+        return await self._verifier.verify(model_id, gate)
+
+    def is_quiet(self, model_id: str) -> bool:
+        """Whether nobody waits for a verification of it."""
+        return self._verifier.is_quiet(model_id)
 
     async def wait(self, job: int) -> JobStatus:
         """See ``inference.models_on_disk.Keeper``."""

@@ -63,6 +63,18 @@ class _Catalog(Protocol):
     def rows_of(self, repo: str) -> list[Row]: ...
 
 
+class Arrivals(Protocol):
+    """Who decides which revision has a model's name."""
+
+    async def before(self, repo: str) -> None:
+        """A revision of it is going to be fetched."""
+        ...
+
+    async def arrived(self, path: Path, asked: str, *, fetched: bool) -> None:
+        """It lies in ``path`` and is listed; ``asked`` is the revision as it was asked for."""
+        ...
+
+
 Chooser = Callable[[str, str | None], Awaitable[str]]
 """The repository to fetch for one whose name has no quantization, and for the quantization asked for, if any."""
 
@@ -92,12 +104,19 @@ class HubFetcher:
         self._busy, self._patience, self._load = busy or Busy(), patience, load
         self._line = Line(at_once)
         self.chooser: Chooser | None = None
+        self.arrivals: Arrivals | None = None
 
     async def start(
-        self, repo: str, revision: str | None = None, quantization: str | None = None, *, auto_load: bool = False
+        self,
+        repo: str,
+        revision: str | None = None,
+        quantization: str | None = None,
+        *,
+        auto_load: bool = False,
+        exact: bool = False,
     ) -> JobStatus:
-        """See ``inference.fetching.Fetcher``."""
-        wanted = await self._chosen(repo, revision, quantization)
+        """See ``inference.fetching.Fetcher``; ``exact``: no other repository stands in for this one."""
+        wanted = parse_wanted(repo, revision) if exact else await self._chosen(repo, revision, quantization)
         fetch = self._line.get(wanted)
         if fetch is None:
             self._check_room(wanted)
@@ -281,6 +300,8 @@ class HubFetcher:
 
         try:
             with self._busy.work(fetch.wanted.repo, "fetch"):
+                if self.arrivals is not None:
+                    await self.arrivals.before(fetch.wanted.repo)
                 fetch.result = await self._jobs.run(
                     "fetch",
                     PROGRAM,
@@ -322,6 +343,9 @@ class HubFetcher:
         await self._jobs.keep_files(job, fetch.files)
         if result is not None:
             await self._catalog.refresh()
+            if self.arrivals is not None:
+                fetched = not result["already_downloaded"]
+                await self.arrivals.arrived(Path(result["path"]), fetch.wanted.revision, fetched=fetched)
 
     async def _load_it(self, job: int, result: dict[str, Any]) -> None:
         """Load what was fetched; the fetch stays done however that ends."""

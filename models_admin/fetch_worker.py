@@ -30,6 +30,7 @@ from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
 from models_admin.fetch_hash import PartFile, Wished, WrongContent
 from models_admin.fetch_http import receive
+from models_admin.fetch_links import take_over
 from models_admin.fetch_lock import locked
 from models_admin.fetch_place import put_back, take_place
 from models_admin.fetch_plan import Plan, is_whole, make_plan, on_disk, part_of, size_of
@@ -79,6 +80,8 @@ class _Fetch:
                     plan.partial.rmdir()
                 return plan.result(already=True)
             keep_good(plan.files, plan.partial, known, lambda done: self._report("check", done, plan.total))
+            checked = self._params["checked"]
+            take_over(plan.files, plan.partial, checked, lambda done: self._report("check", done, plan.total))
             self._begin(plan)
             with explained(plan.repo, plan.commit, pinned=True):
                 entries = {file.name: FileEntry(file.size, self._bring(plan, file)) for file in plan.files}

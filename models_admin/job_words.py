@@ -13,6 +13,7 @@ _WORDS = {
     "tokenizer": "writing the tokenizer,",
     "sign": "taking checksums,",
     "verify": "verifying",
+    "compare": "asking the Hub,",
 }
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -31,6 +31,8 @@ class Manifest(Struct, frozen=True):
     """``origin`` says what the files were made from, for people; ``files`` holds all files but the manifest.
 
     Names of files in folders have slashes; a manifest of version 1 leaves those files out.
+    ``made`` says what ``origin`` says, of a conversion and for programs: ``from`` (``repo``, ``revision``, ``source``,
+    ``files`` with their SHA-256), ``bits``, ``group_size``, ``dtype``, ``tools`` with their versions.
     """
 
     source: Annotated[str, Meta(max_length=32)]
@@ -39,6 +41,7 @@ class Manifest(Struct, frozen=True):
     files: dict[Name, FileEntry]
     origin: Annotated[str, Meta(max_length=1024)] = ""
     version: int = 2
+    made: dict[str, Any] = {}
 
 
 def sha256_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:

@@ -133,6 +133,32 @@ class SettingsRecord(models.Model):
         return self.name
 
 
+class RepoRecord(models.Model):
+    """What was decided of a repository's revisions, and what the Hub last said of it.
+
+    ``current`` has the bare name while it is usable; empty: the newest has. ``trial`` has been fetched and gets the
+    name once it has answered; ``trial_problem`` says why it could not be tried yet. ``failed`` (revision to ``reason``
+    and ``at``) did not answer. ``superseded`` (revision to a time) had the name before; ``line`` are all that ever had
+    it, in the order in which they came. Times in the JSON are seconds since the epoch.
+    """
+
+    repo = models.CharField(max_length=512, unique=True, help_text="in lower case")
+    current = models.CharField(max_length=256, blank=True)
+    trial = models.CharField(max_length=256, blank=True)
+    trial_problem = models.TextField(blank=True)
+    failed = models.JSONField(default=dict, blank=True)
+    superseded = models.JSONField(default=dict, blank=True)
+    line = models.JSONField(default=list, blank=True)
+    update = models.JSONField(default=dict, blank=True)
+    checked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["repo"]
+
+    def __str__(self) -> str:
+        return self.repo
+
+
 class JobState(models.TextChoices):
     QUEUED = "queued", "queued"
     RUNNING = "running", "running"

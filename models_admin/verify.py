@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -29,10 +30,14 @@ GOES_ON_S = 7 * 24 * 3600.0
 
 
 class _Run:
-    """One verification under way. ``job`` is known, or ``failure``, once ``begun`` is set."""
+    """One verification under way. ``job`` is known, or ``failure``, once ``begun`` is set.
 
-    def __init__(self, ref: ModelRef, row: Row) -> None:
-        self.ref, self.row = ref, row
+    ``gate`` is where a quiet one waits (``models_admin.quiet``); ``quiet`` until somebody waits for it.
+    """
+
+    def __init__(self, ref: ModelRef, row: Row, gate: Path | None) -> None:
+        self.ref, self.row, self.gate = ref, row, gate
+        self.quiet = gate is not None
         self.job: int | None = None
         self.begun = asyncio.Event()
         self.failure: LmxError | None = None
@@ -58,10 +63,12 @@ class Verifier:
         self._jobs, self._catalog, self._busy, self._status = jobs, catalog, busy, status
         self._running: dict[Path, _Run] = {}
 
-    async def verify(self, model_id: str) -> JobStatus:
-        """See ``inference.models_on_disk.Keeper``."""
+    async def verify(self, model_id: str, gate: Path | None = None) -> JobStatus:
+        """See ``inference.models_on_disk.Keeper``. With a ``gate`` quietly: it keeps nobody from the model's files."""
         ref = self._catalog.resolve(model_id)
         run = self._running.get(ref.path)
+        if run is not None and gate is None:
+            run.quiet = False
         if run is None:
             row = self._catalog.row(ref.path)
             if row is None or row.vanished_at is not None:
@@ -69,12 +76,16 @@ class Verifier:
             self._busy.check(row.found.repo, "verify")
             if len(self._running) >= MAX_AT_ONCE:
                 raise TooManyRequests(f"{MAX_AT_ONCE} models are being verified already; wait for one", retry_after=60)
-            run = self._running[ref.path] = _Run(ref, row)
+            run = self._running[ref.path] = _Run(ref, row, gate)
             run.task = asyncio.create_task(self._work(run), name=f"verify {ref.id}")
         await run.begun.wait()
         if run.job is None:
             raise run.failure or ModelUnavailable("the server is stopping")
         return await self._status(run.job)
+
+    def is_quiet(self, model_id: str) -> bool:
+        """Whether nobody waits for the verification of that model, by its id."""
+        return all(run.quiet for run in self._running.values() if run.ref.id == model_id)
 
     async def wait(self, job: int) -> JobStatus:
         """See ``inference.models_on_disk.Keeper``."""
@@ -93,7 +104,8 @@ class Verifier:
     async def _work(self, run: _Run) -> None:
         path = run.ref.path
         try:
-            with self._busy.work(run.row.found.repo, "verify"):
+            # It only reads, and what it has read of a file that was replaced meanwhile holds for that file no more.
+            with self._busy.work(run.row.found.repo, "verify") if run.gate is None else contextlib.nullcontext():
                 began = await self._begin(path, run.row)
                 await self._run(run, began)
         except JobFailed as failure:
@@ -124,7 +136,7 @@ class Verifier:
             await self._jobs.run(
                 "verify",
                 PROGRAM,
-                self._params(run.ref.path, run.row, began),
+                self._params(run.ref.path, run.row, began) | {"gate": str(run.gate) if run.gate else None},
                 subject=run.ref.id,
                 on_progress=lambda progress: None,
                 on_start=run.on_start,

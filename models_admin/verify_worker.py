@@ -2,7 +2,8 @@
 
 Parameters: ``path`` (the model's directory), ``root`` (which no link may leave), ``source``, ``known`` (by name, what
 earlier runs found: ``sha256``, ``basis``, ``size``, ``mtime_ns``), ``read`` (by name, ``[size, mtime_ns]`` of what this
-run has read before it was cut off). Phase: ``verify`` (bytes). Each file is a part of the result once it is read.
+run has read before it was cut off), ``gate`` (where it waits for a quiet moment, see ``quiet``; None: it does not).
+Phase: ``verify`` (bytes). Each file is a part of the result once it is read.
 
 What a file should be says the manifest beside it, the name of its blob in the Hub's cache, or an earlier run. Where
 nothing says it, what is read becomes what is expected from now on. Nothing is ever written.
@@ -17,6 +18,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from models_admin.facts import MAX_DEPTH
 from models_admin.job_child import JobError, Reporter, run_job
 from models_admin.manifest import NAME as MANIFEST
 from models_admin.manifest import read_manifest
+from models_admin.quiet import keep_no_pages, passage
 from models_admin.stamp import stamp_of
 
 _CHUNK = 1 << 20
@@ -68,18 +71,23 @@ def verify(params: dict[str, Any], report: Reporter) -> dict[str, Any]:
     done, found = 0, dict[str, list[str]]()
     report("verify", 0, total)
 
-    def on_bytes(count: int) -> None:
-        nonlocal done
-        done += count
-        report("verify", min(done, total), total)
+    with passage(params.get("gate")) as quiet:
+        is_quiet = params.get("gate") is not None
 
-    for name in names:
-        before, start = params["read"].get(name), done
-        outcome = "skipped" if before and before == _stamp(directory / name) else ""
-        if not outcome:
-            outcome = _judge(directory, root, name, expect, report, on_bytes)
-        found.setdefault(outcome, []).append(name)
-        done = start + sizes[name]
+        def on_bytes(count: int) -> None:
+            nonlocal done
+            done += count
+            report("verify", min(done, total), total)
+            quiet.wait()
+
+        read = partial(read_bytes, on_bytes=on_bytes, keep=not is_quiet)
+        for name in names:
+            before, start = params["read"].get(name), done
+            outcome = "skipped" if before and before == _stamp(directory / name) else ""
+            if not outcome:
+                outcome = _judge(directory, root, name, expect, report, read)
+            found.setdefault(outcome, []).append(name)
+            done = start + sizes[name]
     report("verify", total, total)
     _complain(found)
     result = {"path": str(directory), "files": len(names), "bytes": total, "skipped": len(found.get("skipped", []))}
@@ -147,7 +155,7 @@ def _judge(
     name: str,
     expect: Callable[[str, Path, Bytes], Expected | None],
     report: Reporter,
-    on_bytes: Callable[[int], None],
+    read_file: Callable[[Path], Bytes],
 ) -> str:
     """Read one file and report it: ``sound``, ``bad``, ``first sight``, or in vain: ``changed``, ``unreadable``."""
     path = directory / name
@@ -155,7 +163,7 @@ def _judge(
     if not real.is_relative_to(os.path.realpath(root)):
         return "unreadable"  # a link to a place outside: it is none of the model's
     try:
-        read = read_bytes(real, on_bytes)
+        read = read_file(real)
     except Changed:
         return "changed"
     except OSError as error:
@@ -182,8 +190,11 @@ def _part(name: str, read: Bytes, basis: str, expected: str, *, sound: bool) -> 
     return about | {"basis": basis, "expected": expected, "sound": sound}
 
 
-def read_bytes(path: Path, on_bytes: Callable[[int], None]) -> Bytes:
-    """Both hashes of a regular file. Raises ``Changed`` or ``OSError``."""
+def read_bytes(path: Path, on_bytes: Callable[[int], None], *, keep: bool = True) -> Bytes:
+    """Both hashes of a regular file. Raises ``Changed`` or ``OSError``.
+
+    ``keep`` False: what was read is not left in the system's cache, where it would push out what is used.
+    """
     # A pipe would let nobody go on; what is no file any more since it was listed was changed too.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
@@ -195,6 +206,8 @@ def read_bytes(path: Path, on_bytes: Callable[[int], None]) -> Bytes:
         while chunk := file.read(_CHUNK):
             sha256.update(chunk)
             git.update(chunk)
+            if not keep:
+                keep_no_pages(descriptor)
             on_bytes(len(chunk))
         after, now = os.fstat(descriptor), os.stat(path)
     same = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)

@@ -76,12 +76,39 @@ class RunningModel(BaseModel):
     reload_needed: bool
 
 
+class UpdateFile(BaseModel):
+    name: str
+    bytes: Count
+    change: Literal["changed", "new"]
+
+
+class AvailableUpdate(BaseModel):
+    """``bytes`` are those of ``files``; ``documents_only``: only README or licence differ, the model is the same."""
+
+    commit: str
+    bytes: Count
+    files: list[UpdateFile]
+    removed: list[str]
+    documents_only: bool
+
+
+class RevisionTrial(BaseModel):
+    """A revision that waits for its smoke prompt, or did not answer it."""
+
+    state: Literal["waiting", "failed"]
+    reason: str
+    at: float | None
+
+
 class ListedModel(RunningModel):
     """What is on disk and how it runs; ``worker_output`` the last lines of a process that failed.
 
     ``bad_files`` are not what they should be; ``verified_at`` is when all files were last found sound. ``parameters``
     is their number and ``template_sha256`` the chat template's hash, both null when there is none to tell;
     ``capabilities`` of one that is not loaded are those that its files tell.
+    ``bad_files`` are not what they should be; ``verified_at`` is when all files were last found sound.
+    ``is_current``: it has its repository's bare name; ``superseded_at`` is when another revision took that from it.
+    ``update`` is what the Hub had at ``checked_at``, null where it has nothing else or was not asked.
     """
 
     aliases: list[str]
@@ -104,6 +131,11 @@ class ListedModel(RunningModel):
     template_sha256: str | None
     total_bytes: Count
     worker_output: list[str]
+    is_current: bool
+    update: AvailableUpdate | None
+    checked_at: float | None
+    trial: RevisionTrial | None
+    superseded_at: float | None
 
 
 class RunningModels(BaseModel):

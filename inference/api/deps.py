@@ -18,6 +18,7 @@ from inference.catalog import Catalog
 from inference.errors import Forbidden, ModelUnavailable, Unauthorized
 from inference.fetching import Fetcher
 from inference.finding import Finder
+from inference.keeping import Converter, Updater
 from inference.model_settings import SettingsKeeper
 from inference.models_on_disk import Keeper
 from inference.principal import Principal, Scope
@@ -81,6 +82,8 @@ class Services:
     audit: AuditSource | None = None
     settings: SettingsKeeper | None = None
     finder: Finder | None = None
+    updater: Updater | None = None
+    converter: Converter | None = None
 
 
 _services = Services()
@@ -98,6 +101,8 @@ def configure(
     audit: AuditSource | None = None,
     settings: SettingsKeeper | None = None,
     finder: Finder | None = None,
+    updater: Updater | None = None,
+    converter: Converter | None = None,
 ) -> None:
     """Give the API what it works with; ``version`` is the product's. Without ``responses`` they live in memory."""
     global _services
@@ -114,6 +119,8 @@ def configure(
         audit=audit,
         settings=settings,
         finder=finder,
+        updater=updater,
+        converter=converter,
     )
 
 
@@ -166,6 +173,20 @@ def finder() -> Finder:
     if _services.finder is None:
         raise ModelUnavailable("the server is starting or stopping", retry_after=1)
     return _services.finder
+
+
+def updater() -> Updater:
+    """Who keeps models up to date; 503 while the server starts or stops."""
+    if _services.updater is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return _services.updater
+
+
+def converter() -> Converter:
+    """Who converts models; 503 while the server starts or stops."""
+    if _services.converter is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return _services.converter
 
 
 def event_source() -> EventSource:

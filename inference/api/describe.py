@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from inference.catalog import ModelRef
 from inference.engine.contract import ModelStatus
 from inference.ipc import Capabilities, Stats
+from inference.keeping import Kept
 from inference.records import RequestRecord
 
 GB = 2**30
@@ -77,6 +79,17 @@ def listed_model(ref: ModelRef, status: ModelStatus | None) -> dict[str, Any]:
         "state": "failed" if broken else run.state,
         "reason": run.reason or ref.problem,
         "worker_output": run.recent_stderr[-_OUTPUT_LINES:] if run.state in _DEAD_STATES else [],
+    }
+
+
+def kept_model(kept: Kept) -> dict[str, Any]:
+    """What keeping says of a model: whether it has the bare name, what the Hub has, how its trial went."""
+    return {
+        "is_current": kept.is_current,
+        "update": kept.update and asdict(kept.update),
+        "checked_at": kept.checked_at,
+        "trial": kept.trial and asdict(kept.trial),
+        "superseded_at": kept.superseded_at,
     }
 
 

@@ -14,12 +14,13 @@ from inference.api import admin_answers as answers
 from inference.api import openapi
 from inference.api.admin import AdminBody, api
 from inference.api.base import json_response
-from inference.api.deps import catalog, keeper
-from inference.api.describe import listed_model
-from inference.catalog import DiskState, ModelKind
+from inference.api.deps import catalog, keeper, services
+from inference.api.describe import kept_model, listed_model
+from inference.catalog import DiskState, ModelKind, ModelRef
 from inference.engine import get_engine
 from inference.engine.contract import RunState
 from inference.errors import InvalidRequest
+from inference.keeping import Kept
 from inference.listing import DISK_STATES, RUN_STATES, SORTS, Order, Sort, Wanted, select
 from inference.protocols.jsonbody import parse_object
 from inference.protocols.validation import validate
@@ -66,10 +67,17 @@ async def models_list(request: HttpRequest) -> HttpResponseBase:
     wanted, is_page = _wanted(request)
     states = {status.id: status for status in get_engine().models()}
     page = select(catalog().all(), states, wanted)
-    told: dict[str, Any] = {"models": [listed_model(one.ref, one.status) for one in page.models]}
+    kept = _kept([one.ref for one in page.models])
+    listed = (listed_model(one.ref, one.status) for one in page.models)
+    told: dict[str, Any] = {"models": [model | kept_model(more) for model, more in zip(listed, kept, strict=True)]}
     if is_page:
         told |= {"total": page.total, "offset": page.offset, "next_offset": page.next_offset}
     return _json(told)
+
+
+def _kept(refs: list[ModelRef]) -> list[Kept]:
+    updater = services().updater
+    return updater.kept(refs) if updater is not None else [Kept()] * len(refs)
 
 
 def _wanted(request: HttpRequest) -> tuple[Wanted, bool]:

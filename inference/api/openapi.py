@@ -67,6 +67,23 @@ DELETE: Refusals = {
     404: ("model_not_found",),
     409: ("model_loaded", "model_busy", "model_not_ours", "model_shared", "model_not_on_disk", "model_changed"),
 }
+CHECK: Refusals = {
+    404: ("model_not_found",),
+    409: ("not_from_hub", "job_cancelled"),
+    503: ("model_unavailable", "hub_unreachable", "hub_error", "interrupted"),
+}
+ROLL_BACK: Refusals = {
+    404: ("model_not_found", "revision_not_found"),
+    409: ("no_other_revision", "model_not_usable", "model_busy"),
+}
+CONVERT: Refusals = {
+    404: ("model_not_found",),
+    409: ("name_taken", "model_busy", "job_cancelled", "busy"),
+    429: ("rate_limit_exceeded",),
+    500: ("internal_error", "job_failed"),
+    503: ("model_unavailable", "model_corrupt"),
+    507: ("insufficient_storage", "insufficient_memory"),
+}
 NOT_SPOKEN: Refusals = {501: ("unsupported",)}
 STATE: Refusals = {409: ()}
 """It is there, but not in the state that is needed."""

@@ -11,12 +11,14 @@ from django.views.decorators.csrf import csrf_exempt
 from inference.api import admin, lmstudio, v1
 from inference.api import anthropic as _anthropic  # noqa: F401 - registers its routes with v1
 from inference.api import audit as _audit  # noqa: F401 - registers its routes with admin
+from inference.api import convert as _convert  # noqa: F401 - registers its routes with admin
 from inference.api import hub as _hub  # noqa: F401 - registers its routes with admin
 from inference.api import jobs as _jobs  # noqa: F401 - registers its routes with admin
 from inference.api import model_settings as _model_settings  # noqa: F401 - registers its routes with admin
 from inference.api import models_list as _models_list  # noqa: F401 - registers its routes with admin
 from inference.api import models_on_disk as _models_on_disk  # noqa: F401 - registers its routes with admin
 from inference.api import responses as _responses  # noqa: F401 - registers its routes with v1
+from inference.api import updates as _updates  # noqa: F401 - registers its routes with admin
 from inference.errors import NotFound
 from inference.protocols.errors import error_response
 from inference.protocols.lmstudio import SDK_PATHS

@@ -208,7 +208,7 @@ def test_a_disk_that_gives_the_bytes_back_no_more(
     model = copy(tmp_path / "mine")
     read_bytes = verify_worker.read_bytes
 
-    def failing(path: Path, on_bytes: Callable[[int], None]) -> verify_worker.Bytes:
+    def failing(path: Path, on_bytes: Callable[[int], None], **more: object) -> verify_worker.Bytes:
         if path.name == WEIGHTS:
             raise OSError(code, os.strerror(code), str(path))
         return read_bytes(path, on_bytes)

@@ -1,0 +1,86 @@
+"""Files of other revisions that a new one has too: linked, or copied, never downloaded again. For the child only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from models_admin.fetch_hash import Wished
+from models_admin.fetch_repair import Known
+from models_admin.manifest import read_manifest
+
+_NO_LINKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV, errno.EMLINK)
+"""How a disk says that it gives the file no second name."""
+
+
+def take_over(
+    files: Iterable[Wished],
+    partial: Path,
+    checked: Mapping[str, Mapping[str, dict[str, Any]]],
+    report: Callable[[int], None],
+) -> None:
+    """Give every file that another revision has with the Hub's content a second name in ``partial``.
+
+    ``checked`` are the revisions by path with what reading their files has shown. A file is read before it is taken
+    over unless that is known; the other revision stays as it is. ``report`` hears how many bytes were looked at.
+    """
+    others = [Known(Path(path), dict(shown)) for path, shown in checked.items() if Path(path).parent == partial.parent]
+    done = 0
+    for file in files:
+        done += file.size
+        wanted = partial / file.name
+        if _size(wanted) == file.size:
+            continue
+        there = [known for known in others if _size(known.directory / file.name) == file.size]
+        if any(_taken(file, known, wanted) for known in there):
+            wanted.with_name(f"{wanted.name}.part").unlink(missing_ok=True)
+        if there:
+            report(done)
+
+
+def _taken(file: Wished, known: Known, wanted: Path) -> bool:
+    there = known.directory / file.name
+    if known.is_bad(file.name) or _is_another(file, known):
+        return False
+    try:
+        if not known.is_sound(file.name) and not file.signature.matches(there):
+            return False
+        wanted.unlink(missing_ok=True)
+        wanted.parent.mkdir(exist_ok=True)
+        return _second_name(there, wanted)
+    except OSError:
+        return False  # it is fetched
+
+
+def _is_another(file: Wished, known: Known) -> bool:
+    """Whether it was published with other content, as its manifest says: then it need not be read."""
+    manifest = read_manifest(known.directory)
+    entry = manifest.files.get(file.name) if manifest else None
+    return entry is not None and file.signature.kind == "sha256" and entry.sha256 != file.signature.value
+
+
+def _second_name(there: Path, wanted: Path) -> bool:
+    try:
+        os.link(there, wanted, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            return False
+        # On a disk that shares blocks this costs no space either.
+        shutil.copyfile(there, wanted, follow_symlinks=False)
+        with wanted.open("rb") as copied:
+            os.fsync(copied.fileno())
+    return True
+
+
+def _size(path: Path) -> int | None:
+    """Of a regular file that is no link; None for anything else."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
