@@ -12,12 +12,13 @@ from typing import Any, Protocol
 from asgiref.sync import sync_to_async
 
 from inference.catalog import ModelRef
-from inference.errors import Conflict, InternalError, LmxError, ModelUnavailable, NotFound, TooManyRequests
+from inference.errors import Conflict, InternalError, LmxError, ModelUnavailable, TooManyRequests
 from inference.fetching import JobStatus
 from models_admin.busy import Busy
 from models_admin.fetch_line import Fetch, Line
 from models_admin.fetch_names import Wanted, parse_wanted
 from models_admin.fetch_room import Room, no_room
+from models_admin.fetch_rows import checked, paused_fetch, row_of
 from models_admin.fetch_told import from_row, refusal, told_files, wanted_of
 from models_admin.hub_variants import names_quantization
 from models_admin.job_protocol import Progress
@@ -164,7 +165,7 @@ class HubFetcher:
 
     async def status(self, job: int) -> JobStatus:
         """See ``inference.fetching.Fetcher``."""
-        return self._told(await _row(job))
+        return self._told(await row_of(job))
 
     async def jobs(self, limit: int = 100) -> list[JobStatus]:
         """See ``inference.fetching.Fetcher``."""
@@ -178,7 +179,7 @@ class HubFetcher:
         if self._jobs.cancel(job):
             await self._jobs.ended(job)
             return await self.status(job)
-        row = await _row(job)
+        row = await row_of(job)
         if row.state != JobState.PAUSED:
             raise Conflict(f"the job {job} does not run: it is {self._told(row).state}", code="job_not_running")
         await self._jobs.settle(row, CANCELLED)
@@ -199,7 +200,7 @@ class HubFetcher:
         """See ``inference.fetching.Fetcher``."""
         if self._line.of(job) is not None:
             return await self.status(job)
-        row = await _row(job)
+        row = await row_of(job)
         wanted = wanted_of(row) if row.kind == "fetch" and row.state in _ENDED else None
         if wanted is None:
             raise Conflict(f"the job {job} cannot be resumed: it is {self._told(row).state}", code="job_not_resumable")
@@ -277,15 +278,15 @@ class HubFetcher:
     async def _opened(self, fetch: Fetch) -> Job:
         """The row, queued: a new one, or that of the same fetch which was cut off."""
         wanted = fetch.wanted
-        row = fetch.row or await _paused(wanted)
+        row = fetch.row or await paused_fetch(wanted)
         if row is None:
             params = {"repo": wanted.repo, "revision": wanted.revision, "auto_load": fetch.auto_load}
-            return await _row(await self._jobs.enqueue("fetch", wanted.repo, params))
+            return await row_of(await self._jobs.enqueue("fetch", wanted.repo, params))
         if row.state != JobState.QUEUED:
             gone = row.result.get("code") == "revision_gone"
             await self._jobs.note(row.pk, params={"auto_load": fetch.auto_load} | ({"commit": None} if gone else {}))
             await self._jobs.requeue(row)
-            row = await _row(row.pk)
+            row = await row_of(row.pk)
         fetch.latest, fetch.files = Progress("resolve", row.done, row.total), row.files
         return row
 
@@ -305,7 +306,7 @@ class HubFetcher:
                 fetch.result = await self._jobs.run(
                     "fetch",
                     PROGRAM,
-                    params | {"checked": self._checked(fetch.wanted.repo)},
+                    params | {"checked": checked(self._catalog.rows_of(fetch.wanted.repo))},
                     subject=fetch.wanted.repo,
                     on_progress=fetch.on_progress,
                     on_start=on_start,
@@ -359,17 +360,6 @@ class HubFetcher:
             more = {"auto_loaded": False, "load_error": error.message}
         await self._jobs.note(job, result=more)
 
-    def _checked(self, repo: str) -> dict[str, dict[str, dict[str, Any]]]:
-        """What reading the files of a model has shown: a fetch repairs what is bad, and need not read what is good."""
-        return {
-            str(row.found.path): {
-                check.name: {"size": check.size, "mtime_ns": check.mtime_ns, "sound": check.sound}
-                for check in row.checks.values()
-                if check.basis == "published"
-            }
-            for row in self._catalog.rows_of(repo)
-        }
-
     def _show_line(self) -> None:
         for place, fetch in enumerate(self._line.waiting(), 1):
             if fetch.row is not None:
@@ -399,24 +389,6 @@ class HubFetcher:
             bytes_per_second=0.0 if stands else rate.bytes_per_second,
             seconds_left=None if progress.note else rate.seconds_left,
         )
-
-
-async def _row(job: int) -> Job:
-    row = await Job.objects.filter(pk=job).afirst() if 0 < job < 2**63 else None
-    if row is None:
-        raise NotFound(f"there is no job {job}", code="job_not_found", param="job")
-    return row
-
-
-async def _paused(wanted: Wanted) -> Job | None:
-    """A paused fetch of the same, the newest."""
-    rows = Job.objects.filter(kind="fetch", state=JobState.PAUSED, subject__iexact=wanted.repo)
-    return next((row for row in await sync_to_async(lambda: list(rows))() if _key(row) == wanted.key), None)
-
-
-def _key(row: Job) -> tuple[str, str] | None:
-    wanted = wanted_of(row)
-    return None if wanted is None else wanted.key
 
 
 def _write(fetch: Fetch, work: Coroutine[Any, Any, None]) -> None:
