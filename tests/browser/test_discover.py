@@ -110,7 +110,7 @@ def test_a_download_from_the_first_byte_to_the_last(context: BrowserContext, ser
     transfer = page.locator("#transfer")
     expect(transfer.locator("progress")).to_have_attribute("value", re.compile(r"[1-9]\d*"))
     page.reload()
-    expect(transfer).to_contain_text("Downloading nano-4bit")
+    expect(transfer).to_contain_text("nano-4bit downloading 1 of")
     expect(transfer.locator("progress")).to_have_attribute("value", re.compile(r"[1-9]\d*"))
     hub.release()
     expect(transfer).to_contain_text("nano-4bit is on this machine.")
