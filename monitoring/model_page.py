@@ -26,6 +26,7 @@ from inference.errors import LmxError, ModelNotFound
 from inference.listing import Listed
 from inference.models_on_disk import FileOnDisk
 from monitoring.actions import get_actions
+from monitoring.model_versions import versions
 from monitoring.models_page import asked_of, list_context, row, running_jobs
 from monitoring.views import frame_context, is_fragment, page
 
@@ -86,6 +87,7 @@ async def model_context(ref: ModelRef) -> dict[str, Any]:
         "read_all": bool(files) and all(file.sound for file in files),
         "jobs": [job for job in running_jobs() if job.get("title") in (ref.id, *ref.aliases)],
         "notices": [notice for notice in get_actions().notices() if notice["model"] == ref.id],
+        **versions(ref),
     }
 
 
@@ -129,39 +131,39 @@ def _settings_url(model_id: str) -> str | None:
 @page
 async def load(request: HttpRequest) -> HttpResponseBase:
     """Load ``model`` into memory, after unloading each ``evict``."""
-    if (refused := _unnamed(request)) is not None:
+    if (refused := unnamed(request)) is not None:
         return refused
     await get_actions().load(request.POST["model"], request.POST.getlist("evict"))
-    return await _changed(request)
+    return await changed(request)
 
 
 @require_POST
 @page
 async def unload(request: HttpRequest) -> HttpResponseBase:
     """Unload ``model`` from memory; its running answers are finished first."""
-    if (refused := _unnamed(request)) is not None:
+    if (refused := unnamed(request)) is not None:
         return refused
     await get_actions().unload(request.POST["model"])
-    return await _changed(request)
+    return await changed(request)
 
 
 @require_POST
 @page
 async def pin(request: HttpRequest) -> HttpResponseBase:
     """Keep ``model`` in memory (``on`` 1, loading it if need be), or let it leave again (``on`` 0)."""
-    if (refused := _unnamed(request)) is not None:
+    if (refused := unnamed(request)) is not None:
         return refused
     name, on = request.POST["model"], request.POST.get("on") == "1"
     if on or any(status.id == name and status.state in _LIVE for status in get_engine().models()):
         await get_actions().pin(name, on=on)
-    return await _changed(request)
+    return await changed(request)
 
 
 @require_POST
 @page
 async def verify(request: HttpRequest) -> HttpResponseBase:
     """Read every file of ``model`` as a job."""
-    if (refused := _unnamed(request)) is not None:
+    if (refused := unnamed(request)) is not None:
         return refused
     name = request.POST["model"]
     get_actions().dismiss(name)
@@ -169,7 +171,7 @@ async def verify(request: HttpRequest) -> HttpResponseBase:
         await keeper().verify(name)
     except LmxError as error:
         get_actions().refused(name, "verify", error.message)
-    return await _changed(request)
+    return await changed(request)
 
 
 @require_POST
@@ -177,21 +179,21 @@ async def verify(request: HttpRequest) -> HttpResponseBase:
 async def dismiss(request: HttpRequest) -> HttpResponseBase:
     """Take a notice away."""
     get_actions().dismiss(request.POST.get("model", ""))
-    return await _changed(request)
+    return await changed(request)
 
 
 @require_POST
 @page
 async def restore(request: HttpRequest) -> HttpResponseBase:
     """Bring the hidden model ``model`` in ``path`` back to the list."""
-    if (refused := _unnamed(request)) is not None:
+    if (refused := unnamed(request)) is not None:
         return refused
     name = request.POST["model"]
     try:
         await keeper().restore(name, path=request.POST.get("path", "")[:_LONGEST_PATH] or None)
     except LmxError as error:
         get_actions().refused(name, "restore", error.message)
-    return await _changed(request)
+    return await changed(request)
 
 
 @require_safe
@@ -217,7 +219,7 @@ async def forget(request: HttpRequest) -> HttpResponseBase:
 
 
 async def _remove(request: HttpRequest, *, forget: bool) -> HttpResponseBase:
-    if (refused := _unnamed(request)) is not None:
+    if (refused := unnamed(request)) is not None:
         return refused
     name = request.POST["model"]
     try:
@@ -245,7 +247,7 @@ async def _plan(request: HttpRequest, name: str, failed: LmxError | None = None)
     return render(request, "monitoring/model_delete.html", {**frame_context("models"), **context})
 
 
-def _unnamed(request: HttpRequest) -> HttpResponse | None:
+def unnamed(request: HttpRequest) -> HttpResponse | None:
     """The refusal of a form that names no model, or none that there can be."""
     name = request.POST.get("model", "")
     if not name:
@@ -255,7 +257,7 @@ def _unnamed(request: HttpRequest) -> HttpResponse | None:
     return None
 
 
-async def _changed(request: HttpRequest) -> HttpResponseBase:
+async def changed(request: HttpRequest) -> HttpResponseBase:
     """The fragment of the page that asked: ``one`` in the query names its model, else it is the list."""
     one = request.GET.get("one", "")[:LONGEST]
     if not is_fragment(request):

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypedDict
 
 from inference.catalog import ModelKind
 
-Action = Literal["load", "unload", "pin", "verify", "restore"]
+Action = Literal["load", "unload", "pin", "verify", "restore", "check", "update", "rollback", "convert"]
 MEMORY, MODELS, CATALOG, REQUESTS, STATUS = "memory", "models", "catalog", "requests", "status"
 LATENCY, NOTICES, JOBS = "latency", "notices", "jobs"
 

@@ -25,6 +25,7 @@ _DISK = {
     "absent": "its directory is gone; listed for a week",
 }
 _PAST = {"load": "loaded", "unload": "unloaded", "pin": "pinned", "verify": "verified", "restore": "brought back"}
+_PAST |= {"check": "compared with the Hub", "update": "updated", "rollback": "rolled back", "convert": "converted"}
 
 
 @register.filter
