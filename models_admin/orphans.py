@@ -15,7 +15,7 @@ _HUB = "models--"
 _WHY = "no model that is known here: another program's, or left over; delete it by hand if nobody needs it"
 _BLOBS = "no revision in this repository of the Hugging Face cache names it; 'hf cache prune' deletes it"
 _NOISE = frozenset({".DS_Store", ".locks", "CACHEDIR.TAG", "version.txt", ".gitattributes", ".cache"})
-_OURS = (".partial", ".replaced", ".lmx-deleted", ".lock")
+_OURS = (".partial", ".replaced", ".lmx-deleted", ".lmx-converting", ".lock")
 
 
 def orphans(root: Path, models: Iterable[Path]) -> list[Use]:

@@ -20,6 +20,7 @@ from models_admin.convert_place import converting, result_name, sweep
 from models_admin.fetch_lock import locked
 from models_admin.gguf_header import read_gguf
 from models_admin.manifest import read_manifest, sha256_file
+from models_admin.orphans import orphans
 from tests.live.real import real_server
 from tests.material import encoder_model, nano_model, place, tiny_model
 from tests.material.gguf import write_gguf
@@ -264,3 +265,12 @@ def test_it_answers_by_command_and_over_the_api(tmp_path: Path) -> None:
         taken = lmx(server, "convert", "org/nano", "--bits", "8", "--group-size", "32")
         assert (taken.exit_code, "is there already" in taken.stderr) == (1, True)
         assert lmx(server, "convert", "org/nano", "--bits", "5").exit_code == 2
+
+
+def test_what_is_being_made_is_no_orphan(tmp_path: Path) -> None:
+    """Its page would have its owner delete it by hand."""
+    model = place(nano_model(), tmp_path / "local" / "done")
+    partial = converting(tmp_path / "local" / "making")
+    partial.mkdir()
+    (partial / WEIGHTS).write_bytes(b"half")
+    assert orphans(tmp_path, [model]) == []
