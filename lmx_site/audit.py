@@ -1,16 +1,16 @@
 """Tells the audit log of every request that may change something, whatever route it takes and however it ends.
 
 Prompts are no changes: of ``/v1`` nothing is recorded, of LM Studio's ``/api`` its loads, unloads and downloads. Who is
-refused by the edge (no key, a page of another origin) is in the server's log only, so that strangers cannot fill the
-disk. An answer waits until its entry is written, a moment at most: what cannot be written must not hold up the owner
-who makes room on a full disk.
+refused by the edge (no key, a page of another origin), or at the login, is in the server's log only, so that strangers
+cannot fill the disk. An answer waits until its entry is written, a moment at most: what cannot be written must not hold
+up the owner who makes room on a full disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,16 +22,12 @@ from django.utils.crypto import salted_hmac
 
 from inference.principal import Principal
 from lmx_site import __version__, access
+from lmx_site.audit_shown import shown, text_of
 from monitoring.audit import SERVER, Entry, Outcome, Via
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _PATIENCE_S = 2.0
-_LONGEST_TEXT = 200
-_MOST_FIELDS = 40
-_LARGEST_BODY = 1 << 20
 _SUBJECTS = ("model_id", "instance_id", "model", "path", "id", "job")
-_SECRET = re.compile(r"key|token(?!s$|s_|izer)|secret|password|authorization", re.IGNORECASE)
-_WORDS = re.compile(r"prompt|messages|input|content", re.IGNORECASE)
 _LMSTUDIO_CHANGES = re.compile(r"/api/v1/models/(load|unload|download)/?")
 _NO_CHANGE = frozenset({"/chat/stream", "/logout", "/now/dismiss", "/models/dismiss", "/admin/model/fit"})
 _VERBS = {
@@ -42,6 +38,7 @@ _VERBS = {
     "discover_cancel": "cancel_job",
     "stop": "cancel_request",
     "model_settings": "set_model_settings",
+    "show_settings": "set_model_settings",
 }
 
 _Write = Callable[[Entry], Future[None]]
@@ -80,9 +77,9 @@ class AuditMiddleware:
         try:
             response = await self._get_response(request)
         except asyncio.CancelledError:
-            _write(_entry(request, via, None))
+            _tell(request, via, None)
             raise
-        await _settled(_write(_entry(request, via, response)))
+        await _settled(_tell(request, via, response))
         return response
 
 
@@ -102,11 +99,23 @@ def _changes(request: HttpRequest) -> Via | None:
             return "page" if path == "/login" else None
 
 
-def _entry(request: HttpRequest, via: Via, response: HttpResponseBase | None) -> Entry:
+def _tell(request: HttpRequest, via: Via, response: HttpResponseBase | None) -> list[Future[None]]:
+    """Its entries: one, or as many as a view names objects that it worked on (``request.audited``)."""
+    principal: Principal | None = getattr(request, "principal", None)
+    is_known = principal is not None and principal.kind != "anonymous"
+    if _write is None or (not is_known and _outcome(response) != "done"):
+        return []  # what a stranger tried and did not get must not fill the disk
+    fields = _fields(request)
+    subject = next((text_of(fields.pop(name)) for name in _SUBJECTS if fields.get(name) not in (None, "")), "")
+    subjects: list[str] = getattr(request, "audited", None) or [subject]
+    return [_write(_entry(request, via, response, one, shown(fields) if is_known else {})) for one in subjects]
+
+
+def _entry(
+    request: HttpRequest, via: Via, response: HttpResponseBase | None, subject: str, detail: dict[str, Any]
+) -> Entry:
     principal: Principal | None = getattr(request, "principal", None)
     scope: dict[str, Any] = getattr(request, "scope", {})
-    fields = _fields(request)
-    subject = next((str(fields.pop(name)) for name in _SUBJECTS if fields.get(name) not in (None, "")), "")
     return Entry(
         who=principal.id if principal else "",
         who_kind=principal.kind if principal else "anonymous",
@@ -118,7 +127,7 @@ def _entry(request: HttpRequest, via: Via, response: HttpResponseBase | None) ->
         status=None if response is None else response.status_code,
         reason=_code(response),
         request_id=str(scope.get("lmx.request_id") or ""),
-        detail=shown(fields),
+        detail=detail,
     )
 
 
@@ -144,37 +153,12 @@ def _fields(request: HttpRequest) -> dict[str, Any]:
 
 
 def _json(request: HttpRequest) -> dict[str, Any]:
-    """The body, where it is an object that the view has read; a large or broken one tells nothing."""
-    body: bytes = getattr(request, "_body", b"")
-    if len(body) > _LARGEST_BODY:
-        return {}
+    """The body, where it is an object that the view has read; a broken one tells nothing."""
     try:
-        found = orjson.loads(body)
+        found = orjson.loads(getattr(request, "_body", b""))
     except orjson.JSONDecodeError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def shown(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as the log may keep them: bounded, secrets hidden, and of a prompt its length alone."""
-    return {str(name)[:64]: _shown(str(name), value) for name, value in list(fields.items())[:_MOST_FIELDS]}
-
-
-def _shown(name: str, value: Any, depth: int = 0) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    if _SECRET.search(name) and not isinstance(value, int | float):
-        return "hidden"
-    if _WORDS.search(name) and not isinstance(value, int | float):
-        return f"{len(value):,} characters" if isinstance(value, str) else "hidden"
-    if isinstance(value, int | float):
-        return value if abs(value) < 2**63 else str(value)[:_LONGEST_TEXT]
-    if isinstance(value, Mapping) and depth < 3:
-        return {str(key)[:64]: _shown(str(key), one, depth + 1) for key, one in list(value.items())[:_MOST_FIELDS]}
-    if isinstance(value, list | tuple) and depth < 3:
-        return [_shown(name, one, depth + 1) for one in value[:_MOST_FIELDS]]
-    # What lies too deep to be looked through may hold anything.
-    return "hidden" if isinstance(value, Mapping | list | tuple) else str(value)[:_LONGEST_TEXT]
 
 
 def _outcome(response: HttpResponseBase | None) -> Outcome:
@@ -195,5 +179,6 @@ def _code(response: HttpResponseBase | None) -> str:
         return ""
 
 
-async def _settled(written: Future[None]) -> None:
-    await asyncio.wait([asyncio.wrap_future(written)], timeout=_PATIENCE_S)
+async def _settled(written: list[Future[None]]) -> None:
+    if written:
+        await asyncio.wait([asyncio.wrap_future(one) for one in written], timeout=_PATIENCE_S)

@@ -38,6 +38,7 @@ def each(
 ) -> None:
     """Do ``work`` with the model of every record, and say what became of each. On a thread of Django's."""
     chosen = list(records[: MOST + 1])
+    request.audited = [str(record) for record in chosen[:MOST]]  # type: ignore[attr-defined]
     fine = 0
     for record in chosen[:MOST]:
         try:

@@ -115,3 +115,16 @@ def test_the_command(home: Path, start_server: Any) -> None:
         assert failed.exit_code != 0
         assert why in failed.stderr
     assert server.stop() == 0
+
+
+def test_a_key_for_inference_does_not_read_the_owners_prompt(home: Path) -> None:
+    place(tiny_model(), home / "models" / "m")
+    (home / "config.yaml").write_text("security: {admin_key: an-admin-key, api_key: an-api-key}\n")
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "return_token_strs": True}
+    with real_server(home) as server:
+        owner, bot = ({"Authorization": f"Bearer {key}"} for key in ("an-admin-key", "an-api-key"))
+        before = ask(server, "/v1/tokenize", asked, **bot)[1]
+        body = {"model_id": "m", "settings": {"system_prompt": "zebra zebra zebra"}}
+        assert ask(server, SETTINGS, body, **owner)[0] == 200
+        assert ask(server, "/v1/tokenize", asked, **bot)[1] == before
+        assert ask(server, "/v1/tokenize", asked, **owner)[1]["count"] > before["count"]

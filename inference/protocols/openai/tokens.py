@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import orjson
@@ -80,7 +80,10 @@ def tokenize_call(
     unknown = ignored(params, strict=strict, refused=TOKENIZE_REFUSED, no_effect=NO_EFFECT)
     request = _request(params)
     if isinstance(request, GenerateRequest):
-        request = with_prompt_defaults(request, settings_for(params.model))
+        settings = settings_for(params.model)
+        if not principal.may("admin"):  # the tokens would spell what its owner told the model in confidence
+            settings = replace(settings, system_prompt=None)
+        request = with_prompt_defaults(request, settings)
     record = new_record("openai", "tok-", params.model, principal, endpoint)
     special = params.messages is None and params.add_special_tokens is not False
 
