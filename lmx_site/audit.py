@@ -23,11 +23,12 @@ from django.utils.crypto import salted_hmac
 from inference.principal import Principal
 from lmx_site import __version__, access
 from lmx_site.audit_shown import shown, text_of
-from monitoring.audit import SERVER, Entry, Outcome, Via
+from monitoring.audit import REFUSED, SERVER, Entry, Outcome, Via
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _PATIENCE_S = 2.0
 _SUBJECTS = ("model_id", "instance_id", "model", "path", "id", "job")
+_OF_FORMS = frozenset({"csrfmiddlewaretoken", "was"})
 _LMSTUDIO_CHANGES = re.compile(r"/api/v1/models/(load|unload|download)/?")
 _NO_CHANGE = frozenset({"/chat/stream", "/logout", "/now/dismiss", "/models/dismiss", "/admin/model/fit"})
 _VERBS = {
@@ -103,7 +104,7 @@ def _tell(request: HttpRequest, via: Via, response: HttpResponseBase | None) -> 
     """Its entries: one, or as many as a view names objects that it worked on (``request.audited``)."""
     principal: Principal | None = getattr(request, "principal", None)
     is_known = principal is not None and principal.kind != "anonymous"
-    if _write is None or (not is_known and _outcome(response) != "done"):
+    if _write is None or (not is_known and _outcome(request, response) != "done"):
         return []  # what a stranger tried and did not get must not fill the disk
     fields = _fields(request)
     subject = next((text_of(fields.pop(name)) for name in _SUBJECTS if fields.get(name) not in (None, "")), "")
@@ -122,10 +123,10 @@ def _entry(
         via=via,
         action=action_of(request),
         subject=subject,
-        outcome=_outcome(response),
+        outcome=_outcome(request, response),
         address=str(request.META.get("REMOTE_ADDR") or ""),
         status=None if response is None else response.status_code,
-        reason=_code(response),
+        reason=getattr(request, REFUSED, "") or _code(response),
         request_id=str(scope.get("lmx.request_id") or ""),
         detail=detail,
     )
@@ -148,7 +149,8 @@ def _fields(request: HttpRequest) -> dict[str, Any]:
         found |= _json(request)
     else:
         posted = {name: values if len(values) > 1 else values[0] for name, values in request.POST.lists() if values}
-        found |= {name: value for name, value in posted.items() if name != "csrfmiddlewaretoken"}
+        found |= {name: value for name, value in posted.items() if value and name not in _OF_FORMS}
+        found.pop("one", None)  # which page asked
     return found
 
 
@@ -161,11 +163,11 @@ def _json(request: HttpRequest) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _outcome(response: HttpResponseBase | None) -> Outcome:
+def _outcome(request: HttpRequest, response: HttpResponseBase | None) -> Outcome:
     if response is None:
         return "left"
     if response.status_code < 400:
-        return "done"
+        return "refused" if hasattr(request, REFUSED) else "done"
     return "refused" if response.status_code < 500 else "failed"
 
 

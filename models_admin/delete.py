@@ -97,7 +97,8 @@ class Remover:
         # By directory: a run keeps the id that it began with, while the catalog may have given it to another revision.
         for path, state in self._in_use():
             if same_place(path, ref.path):
-                raise Conflict(f"{ref.id} is {state}: unload it first", code="model_loaded")
+                words = "in memory" if state == "ready" else state
+                raise Conflict(f"{ref.id} is {words}: unload it first", code="model_loaded")
 
     async def _forget(self, ref: ModelRef, *, dry_run: bool) -> Removal:
         if not dry_run:

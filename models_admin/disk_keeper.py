@@ -22,6 +22,7 @@ from models_admin.disk_ledger import Own, look
 from models_admin.duplicates import duplicates
 from models_admin.hidden import HiddenModels
 from models_admin.jobs import Jobs
+from models_admin.manifest import NAME as MANIFEST
 from models_admin.reclaim import Reclaimer
 from models_admin.verify import Verifier
 
@@ -81,7 +82,8 @@ class DiskKeeper:
 
     async def files(self, path: Path) -> list[FileOnDisk]:
         """See ``inference.models_on_disk.Keeper``."""
-        return await sync_to_async(store.load_files)(path)
+        found = await sync_to_async(store.load_files)(path)
+        return [file for file in found if file.name != MANIFEST]  # what we wrote beside them is no file of the model
 
     async def disk(self) -> DiskUse:
         """See ``inference.models_on_disk.Keeper``."""

@@ -98,7 +98,7 @@ class Names:
         return None
 
     def _index(self) -> None:
-        self.all = sorted(self._by_id.values(), key=lambda ref: ref.id)
+        self.all = sorted(self._by_id.values(), key=lambda ref: (ref.id.lower(), ref.id))
         self._by_lower: dict[str, list[ModelRef]] = defaultdict(list)
         self._by_repo: dict[str, list[ModelRef]] = defaultdict(list)
         self._by_short: dict[str, set[str]] = defaultdict(set)

@@ -35,6 +35,9 @@ _LONGEST = {"who": 200, "who_kind": 16, "address": 64, "action": 64, "subject": 
 SERVER = "Opta-LMX"
 """Who acts where nobody asked."""
 
+REFUSED = "audit_refused"
+"""The attribute by which a page tells of a request that it answers with 200 that nothing was done, and why."""
+
 Via = Literal["api", "page", "inventory", "request", "server"]
 Outcome = Literal["done", "refused", "failed", "left"]
 
@@ -191,6 +194,11 @@ def told(row: AuditRow) -> dict[str, Any]:
         "request_id": row.request_id,
         "detail": row.detail,
     }
+
+
+def note_refusal(request: object, why: str) -> None:
+    """See ``REFUSED``."""
+    setattr(request, REFUSED, why or "refused")
 
 
 def thin(now: float, keep_days: int = KEEP_DAYS) -> None:

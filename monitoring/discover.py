@@ -27,6 +27,7 @@ from inference.engine.contract import Size
 from inference.errors import LmxError
 from inference.fetching import JobStatus
 from inference.finding import SORTS, Found, ModelFormat, ModelView, Query, Sort, Verdict
+from monitoring.audit import note_refusal
 from monitoring.views import LONGEST_NAME, frame_context, is_fragment, page
 
 PATIENCE_S = 1.5
@@ -129,6 +130,8 @@ async def discover_transfer(request: HttpRequest) -> HttpResponseBase:
 async def _transfer(
     request: HttpRequest, model: str, job: JobStatus | None, failure: LmxError | None
 ) -> HttpResponseBase:
+    if failure is not None and request.method == "POST":
+        note_refusal(request, failure.code)
     if not is_fragment(request):
         return redirect(_address(model)) if "/" in model else redirect("monitoring:discover")
     context = {"job": job, "failure": failure, "repo": model, "running": job is not None and job.state in _RUNNING}

@@ -26,9 +26,10 @@ from inference.errors import LmxError, ModelNotFound
 from inference.listing import Listed
 from inference.models_on_disk import FileOnDisk
 from monitoring.actions import get_actions
+from monitoring.audit import note_refusal
 from monitoring.model_versions import versions
 from monitoring.models_page import asked_of, list_context, row, running_jobs
-from monitoring.views import frame_context, is_fragment, page
+from monitoring.views import frame_context, is_fragment, note_notice, page
 
 LONGEST = 512
 FILES_SHOWN = 500
@@ -225,6 +226,7 @@ async def _remove(request: HttpRequest, *, forget: bool) -> HttpResponseBase:
     try:
         await keeper().delete(name, path=request.POST.get("path", "")[:_LONGEST_PATH] or None, forget=forget)
     except LmxError as error:
+        note_refusal(request, error.code)
         return await _plan(request, name, error)
     get_actions().dismiss(name)
     away = reverse("monitoring:models_page")
@@ -259,6 +261,7 @@ def unnamed(request: HttpRequest) -> HttpResponse | None:
 
 async def changed(request: HttpRequest) -> HttpResponseBase:
     """The fragment of the page that asked: ``one`` in the query names its model, else it is the list."""
+    note_notice(request, request.POST.get("model", ""))
     one = request.GET.get("one", "")[:LONGEST]
     if not is_fragment(request):
         target = reverse("monitoring:model_page") + "?" + urlencode({"model_id": one})

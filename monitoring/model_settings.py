@@ -23,6 +23,7 @@ from inference.api.deps import model_settings as keeper
 from inference.api.model_settings import reload_needed
 from inference.errors import InvalidRequest, LmxError, ModelNotFound
 from inference.model_settings import SettingsView
+from monitoring.audit import note_refusal
 from monitoring.views import LONGEST_NAME, frame_context, is_fragment, page
 
 _GROUPS = {"names": "Names and pin", "loading": "Loading", "answers": "Answers", "thinking": "Thinking"}
@@ -76,10 +77,12 @@ async def _changed(request: HttpRequest, view: SettingsView) -> HttpResponseBase
     try:
         after = await keeper().change(view.model_id, changes)
     except InvalidRequest as error:
+        note_refusal(request, error.code)
         return _shown(request, view, entered=entered, problems=error.details.get("problems", {}), was=was)
     except ModelNotFound:
         raise
     except LmxError as error:
+        note_refusal(request, error.code)
         return _shown(request, view, entered=entered, failure=error.message, was=was)
     if is_fragment(request):
         return _shown(request, after, saved=True)

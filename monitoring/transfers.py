@@ -14,6 +14,7 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 from inference.api.deps import fetcher
 from inference.errors import LmxError
 from inference.fetching import JobStatus
+from monitoring.audit import note_refusal
 from monitoring.views import LONGEST_NAME, frame_context, is_fragment, page
 
 SHOWN = 300
@@ -95,6 +96,8 @@ async def _work(request: HttpRequest, work: Callable[[int], Awaitable[JobStatus]
 
 async def _changed(request: HttpRequest, refused: str = "", asked: str = "") -> HttpResponseBase:
     """The fragment for htmx; for others the page, or what kept it from being changed."""
+    if refused:
+        note_refusal(request, refused)
     if is_fragment(request):
         return render(request, "monitoring/_transfers.html", await _context(refused))
     if refused:

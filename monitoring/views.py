@@ -26,6 +26,7 @@ from inference.principal import Principal
 from inference.protocols import openai, serving
 from inference.protocols.errors import error_response
 from monitoring.actions import get_actions
+from monitoring.audit import note_refusal
 from monitoring.history import History
 from monitoring.hub import get_hub
 from monitoring.payloads import JOBS, MEMORY, STATUS
@@ -179,7 +180,15 @@ async def chat_stream(request: HttpRequest) -> HttpResponseBase:
         return error_response(error, request.path_info)
 
 
+def note_notice(request: HttpRequest, model: str) -> None:
+    """Tell the audit log of a refusal: an action takes away what was said of its model before."""
+    found = next((notice for notice in get_actions().notices() if notice["model"] == model), None)
+    if found is not None:
+        note_refusal(request, found["message"])
+
+
 def _changed(request: HttpRequest) -> HttpResponseBase:
+    note_notice(request, request.POST.get("model", ""))
     if is_fragment(request):
         return render(request, "monitoring/_models.html", models_context())
     return redirect("monitoring:now")

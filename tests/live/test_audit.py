@@ -152,6 +152,25 @@ def test_whatever_lies_around_the_parameters(asker: Asker) -> None:
     assert (settings["action"], settings["detail"]) == ("set_model_settings", {"settings": {"stop": "hidden"}})
 
 
+def test_what_a_page_refused_is_not_told_as_done(asker: Asker) -> None:
+    with httpx2.Client(base_url=asker.server.url, timeout=60, headers={"HX-Request": "true"}) as browser:
+        browser.get("/login", headers={"HX-Request": "false"})
+        sent = {"key": ADMIN, "csrfmiddlewaretoken": browser.cookies.get("lmx_csrf") or ""}
+        assert browser.post("/login", data=sent).status_code == 302
+        browser.get("/transfers")
+        token = {"X-CSRFToken": browser.cookies.get("lmx_csrf") or ""}
+        for path, form in {
+            "/transfers/start": {"model": "no name at all"},
+            "/models/settings": {"model_id": "fake-b", "temperature": "9", "was": "{}"},
+            "/models/load": {"model": "nobody"},
+        }.items():
+            assert browser.post(path, data=form, headers=token).status_code == 200, path
+    told = {one["action"]: (one["outcome"], one["detail"]) for one in asker.entries() if one["via"] == "page"}
+    assert told.pop("login")[0] == "done"
+    assert {outcome for outcome, _ in told.values()} == {"refused"}
+    assert told["set_model_settings"][1] == {"temperature": "9"}
+
+
 def test_what_the_inventory_did_is_told_by_name(asker: Asker) -> None:
     with httpx2.Client(base_url=asker.server.url, timeout=60) as browser:
         browser.get("/login")

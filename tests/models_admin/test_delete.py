@@ -74,9 +74,9 @@ async def test_what_comes_back_is_there_again(site: Site) -> None:
 
 
 async def test_what_is_used_is_not_deleted(site: Site) -> None:
-    for state in ("loading", "ready", "draining"):
+    for state, said in {"loading": "loading", "ready": "in memory", "draining": "draining"}.items():
         site.run_states[site.models / "org" / "model" / "r1"] = state
-        with pytest.raises(Conflict, match=f"is {state}: unload it") as refused:
+        with pytest.raises(Conflict, match=f"is {said}: unload it") as refused:
             await site.keeper.delete("org/model", dry_run=True)
         assert refused.value.code == "model_loaded"
     del site.run_states[site.models / "org" / "model" / "r1"]

@@ -88,7 +88,7 @@ async def test_what_runs_is_known_by_its_directory(site: Site, tmp_path: Path) -
     runs = site.catalog.resolve_exactly("org/model").path
     site.run_states[tmp_path / "way" / runs.relative_to(site.models)] = "ready"
     site.run_states[tmp_path / "gone"] = "ready"
-    with pytest.raises(Conflict, match="is ready: unload it"):
+    with pytest.raises(Conflict, match="is in memory: unload it"):
         await site.keeper.delete("org/model")
 
 
