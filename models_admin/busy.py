@@ -25,10 +25,14 @@ class Busy:
         self._waiting: list[asyncio.Event] = []
 
     def check(self, repo: str, kind: str) -> None:
-        """Raise ``Conflict`` if work of another kind is under way; a deletion shares with none."""
-        held = self._held.get(repo.lower())
-        if held and (held[0] != kind or kind == "delete"):
-            raise Conflict(f"{repo} {_WORDS[held[0]]}; wait for it, or cancel its job", code="model_busy")
+        """Raise ``Conflict`` if work of another kind is under way; a deletion shares with none, neither
+        in its directory nor below or above it."""
+        key = repo.lower()
+        for other, held in self._held.items():
+            related = other.startswith(f"{key}/") or key.startswith(f"{other}/")
+            if (other == key and (held[0] != kind or kind == "delete")) or (related and "delete" in (kind, held[0])):
+                name = repo if other == key else other
+                raise Conflict(f"{name} {_WORDS[held[0]]}; wait for it, or cancel its job", code="model_busy")
 
     def has(self, repo: str, kind: str) -> bool:
         """Whether work of that kind is under way."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from models_admin.catalog import DiskCatalog
 from models_admin.fetch_lock import locked
 from models_admin.fetch_place import REPLACED, put_all_back
 from models_admin.manifest import sync
+from models_admin.nested import is_below, models_below, works_below
 from models_admin.row import Row
 from models_admin.survey import Survey, links_into, same_files, same_place, survey
 
@@ -40,12 +41,18 @@ class DeleteIncomplete(LmxError):
 
 
 class Remover:
-    """``own`` are the directories where models may be deleted; ``in_use`` lists where what runs lies, and how."""
+    """``own`` are the directories where models may be deleted; ``in_use`` lists where what runs lies, and how;
+    ``fetched`` tells the repositories (lower case) whose downloads go on."""
 
     def __init__(
-        self, catalog: DiskCatalog, busy: Busy, own: Sequence[Path], in_use: Callable[[], Iterable[tuple[Path, str]]]
+        self,
+        catalog: DiskCatalog,
+        busy: Busy,
+        own: Sequence[Path],
+        in_use: Callable[[], Iterable[tuple[Path, str]]],
+        fetched: Callable[[], Awaitable[Iterable[str]]],
     ) -> None:
-        self._catalog, self._busy, self._in_use = catalog, busy, in_use
+        self._catalog, self._busy, self._in_use, self._fetched = catalog, busy, in_use, fetched
         self._own = [Path(place).absolute() for place in own]
 
     async def delete(
@@ -72,6 +79,7 @@ class Remover:
             self._check_idle(ref)
             if forget:
                 return await self._forget(ref, dry_run=dry_run)
+            await self._check_below(ref, row.found.root)
             return await self._delete(ref, row.found.root, dry_run=dry_run)
 
     async def finish(self) -> None:
@@ -96,9 +104,35 @@ class Remover:
     def _check_idle(self, ref: ModelRef) -> None:
         # By directory: a run keeps the id that it began with, while the catalog may have given it to another revision.
         for path, state in self._in_use():
+            words = "in memory" if state == "ready" else state
             if same_place(path, ref.path):
-                words = "in memory" if state == "ready" else state
                 raise Conflict(f"{ref.id} is {words}: unload it first", code="model_loaded")
+            if is_below(path, ref.path):
+                raise Conflict(f"{path}, a model in the directory of {ref.id}, is {words}", code="model_loaded")
+
+    async def _check_below(self, ref: ModelRef, root: Path) -> None:
+        """No other model lies in its directory, and none is being put there."""
+        place = ref.path.relative_to(root).as_posix().lower()
+        for repo in await self._fetched():
+            if repo.startswith(f"{place}/"):
+                raise Conflict(f"{repo} is being downloaded into the directory of {ref.id}", code="model_busy")
+        # Those that a scan does not find any more, as it ends at the first model on its way, are there all the same.
+        known = {ref.id: ref.path for ref in self._catalog.all()}
+        known |= {str(row.found.path): row.found.path for row in self._catalog.rows() if row.found.path != ref.path}
+        works = await asyncio.to_thread(works_below, ref.path)
+        if works:
+            raise Conflict(
+                f"{ref.id} cannot be deleted: a download or conversion in its directory is not done, or was cut off: "
+                f"{', '.join(works[:5])}",
+                code="model_busy",
+            )
+        models = await asyncio.to_thread(models_below, ref.path, known)
+        if models:
+            raise Conflict(
+                f"{ref.id} cannot be deleted: its directory holds other models: {', '.join(models[:5])}",
+                code="model_shared",
+                details={"shared_with": models},
+            )
 
     async def _forget(self, ref: ModelRef, *, dry_run: bool) -> Removal:
         if not dry_run:
@@ -119,6 +153,7 @@ class Remover:
         if dry_run:
             return removal
         with _alone(ref, root):
+            await self._check_below(ref, root)
             # From here to the new names nobody else has a turn: what is not loaded now finds nothing to load.
             self._check_idle(ref)
             hidden = [_hide(place) for place in _places(ref.path)]

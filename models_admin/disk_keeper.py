@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,10 +43,10 @@ class DiskKeeper:
         status: Callable[[int], Awaitable[JobStatus]],
         in_use: Callable[[], Iterable[tuple[Path, str]]],
         running: Callable[[], Iterable[str]] = tuple,
-        fetched: Callable[[], Awaitable[Container[str]]],
+        fetched: Callable[[], Awaitable[frozenset[str]]],
     ) -> None:
         self._verifier = Verifier(jobs, catalog, busy, status)
-        self._remover = Remover(catalog, busy, own.models, in_use)
+        self._remover = Remover(catalog, busy, own.models, in_use, fetched)
         self._hidden = HiddenModels(catalog)
         self._catalog, self._busy, self._own = catalog, busy, own
         self._running = running

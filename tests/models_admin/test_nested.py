@@ -1,0 +1,79 @@
+"""Models in the directories of others: a stray file makes a folder of many models look like one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inference.errors import Conflict
+from models_admin.nested import models_below
+from tests.material.hub import BIG, COMMIT, MIB, REPO, Hub
+from tests.models_admin.site import WEIGHTS, Site, copy, site_on
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def refused(site: Site, model: str) -> str:
+    codes = set()
+    for dry_run in (True, False):
+        with pytest.raises(Conflict) as refusal:
+            await site.keeper.delete(model, dry_run=dry_run)
+        codes.add(refusal.value.code)
+    [code] = codes
+    return code
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_folder_of_models_is_not_deleted_for_a_stray_file(tmp_path: Path, late: bool) -> None:
+    org = tmp_path / "models" / "org"
+    model = copy(org / "model" / COMMIT, signed=True)
+    if not late:
+        (org / "stray.safetensors").write_bytes(b"x" * 1000)
+    async with site_on(tmp_path / "models") as site:
+        (org / "stray.safetensors").write_bytes(b"x" * 1000)
+        await site.catalog.refresh()
+        assert await refused(site, "org") == "model_shared"
+        site.run_states[model] = "ready"
+        assert await refused(site, "org") == "model_loaded"
+        site.run_states.clear()
+        for kind in ("fetch", "verify"):
+            with site.busy.work("Org/Other", kind):
+                assert await refused(site, "org") == "model_busy"
+        with site.busy.work("org", "delete"), pytest.raises(Conflict, match="org is being deleted"):
+            site.busy.check("Org/New", "fetch")
+    assert (model / WEIGHTS).is_file()
+
+
+async def test_unsigned_models_and_cut_off_downloads_below_are_seen(tmp_path: Path) -> None:
+    org = tmp_path / "models" / "org"
+    plain = copy(org / "plain")
+    (org / "config.json").write_text("{}")
+    async with site_on(tmp_path / "models") as site:
+        assert await refused(site, "org") == "model_shared"
+        part = org / "other" / f".{COMMIT}.partial"
+        part.mkdir(parents=True)
+        assert await refused(site, "org") == "model_busy"
+    assert plain.is_dir()
+    assert part.is_dir()
+
+
+async def test_a_paused_download_below_keeps_its_place(tmp_path: Path, hub: Hub) -> None:
+    async with site_on(tmp_path / "models") as site:
+        hub.hold(BIG, MIB)
+        job = (await site.fetcher.start(REPO)).job
+        org = site.models / REPO.split("/")[0]
+        (org / "stray.safetensors").write_bytes(b"x")
+        await site.catalog.refresh()
+        assert await refused(site, org.name) == "model_busy"
+        await site.fetcher.pause(job)
+        assert await refused(site, org.name) == "model_busy"
+        assert (site.models / REPO / f".{COMMIT}.partial").is_dir()
+
+
+async def test_a_models_own_folders_are_no_models(tmp_path: Path) -> None:
+    model = copy(tmp_path / "models" / "org" / "model")
+    copy(model / "2_Dense")
+    async with site_on(tmp_path / "models") as site:
+        assert models_below(model, {}) == []
+        assert (await site.keeper.delete("org/model")).deleted
