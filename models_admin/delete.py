@@ -21,12 +21,11 @@ from models_admin.fetch_lock import locked
 from models_admin.fetch_place import REPLACED, put_all_back
 from models_admin.manifest import sync
 from models_admin.nested import is_below, models_below, works_below
+from models_admin.our_places import DELETED, hidden_places, is_of_a_fetch
 from models_admin.row import Row
 from models_admin.survey import Survey, links_into, same_files, same_place, survey
 
-DELETED = ".lmx-deleted"
 _KEPT_OF_NAME = 48
-"""Ends the hidden name that a directory has while it is being deleted."""
 
 _OWNERS = {
     "lmstudio": "belongs to LM Studio: delete it there",
@@ -140,6 +139,8 @@ class Remover:
         return Removal(ref.id, str(ref.path), False, not dry_run, 0, 0, 0)
 
     async def _delete(self, ref: ModelRef, root: Path, *, dry_run: bool) -> Removal:
+        if not await asyncio.to_thread(os.path.isdir, ref.path):
+            raise Conflict(f"{ref.id} is not on the disk any more: {ref.path}", code="model_not_on_disk")
         others = {one.id: one.path for one in self._catalog.all() if one.path != ref.path}
         others |= {str(one.found.path): one.found.path for one in self._catalog.hidden()}
         found, users, sharers = await asyncio.to_thread(_look, ref.path, others)
@@ -156,7 +157,7 @@ class Remover:
             await self._check_below(ref, root)
             # From here to the new names nobody else has a turn: what is not loaded now finds nothing to load.
             self._check_idle(ref)
-            hidden = [_hide(place) for place in _places(ref.path)]
+            hidden = _hide_all(ref)
             try:
                 await asyncio.to_thread(_remove, ref.path, hidden)
             except OSError as error:
@@ -183,7 +184,8 @@ def _look(path: Path, others: dict[str, Path]) -> tuple[Survey, list[str], list[
 def _places(path: Path) -> list[Path]:
     """The model's directory, and what an unfinished fetch of it has left; links are nobody's."""
     beside = [path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced")]
-    return [path, *(place for place in beside if os.path.isdir(place) and not os.path.islink(place))]
+    ours = [place for place in beside if is_of_a_fetch(place.name)]
+    return [path, *(place for place in ours if os.path.isdir(place) and not os.path.islink(place))]
 
 
 @contextlib.contextmanager
@@ -195,10 +197,33 @@ def _alone(ref: ModelRef, root: Path) -> Iterator[None]:
                 lock = stack.enter_context(locked(ref.path))
             except Timeout:
                 raise Conflict(f"another process is fetching {ref.id}", code="model_busy") from None
+            except OSError as error:
+                raise _refused(ref, error) from error
             stack.callback(Path(lock.lock_file).unlink, missing_ok=True)
             yield
     finally:
         remove_empty(ref.path.parent, root)
+
+
+def _hide_all(ref: ModelRef) -> list[Path]:
+    """Hide the model last: cut off before, it stays. All or nothing: one that is refused its name takes none."""
+    hidden = list[tuple[Path, Path]]()
+    try:
+        for place in reversed(_places(ref.path)):
+            hidden.append((place, _hide(place)))
+    except OSError as error:
+        for place, name in reversed(hidden):
+            with contextlib.suppress(OSError):
+                name.rename(place)
+        raise _refused(ref, error) from error
+    return [name for _, name in hidden]
+
+
+def _refused(ref: ModelRef, error: OSError) -> Conflict:
+    if not os.path.lexists(ref.path):
+        return Conflict(f"{ref.id} is not on the disk any more: {ref.path}", code="model_not_on_disk")
+    why = error.strerror or str(error)
+    return Conflict(f"{ref.id} cannot be deleted, and nothing was: {ref.path}: {why}", code="disk_refused")
 
 
 def _hide(place: Path) -> Path:
@@ -226,21 +251,6 @@ def remove_empty(directory: Path, root: Path) -> None:
         while directory != root and directory.is_relative_to(root):
             directory.rmdir()
             directory = directory.parent
-
-
-def hidden_places(root: Path, suffixes: tuple[str, ...], depth: int = 2) -> Iterator[Path]:
-    """Hidden directories below ``root`` whose names end in one of ``suffixes``, where models can lie; no links."""
-    try:
-        with os.scandir(root) as entries:
-            folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return
-    for name in folders:
-        if name.startswith("."):
-            if name.endswith(suffixes):
-                yield root / name
-        elif depth:
-            yield from hidden_places(root / name, suffixes, depth - 1)
 
 
 def _finish(own: Sequence[Path]) -> None:

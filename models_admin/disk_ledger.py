@@ -14,12 +14,11 @@ from pathlib import Path
 from inference.catalog import ModelRef
 from inference.engine.prefix_disk import PrefixDisk
 from inference.models_on_disk import DiskUse, Hidden, Quota, RootUse, Use, Volume
-from models_admin.delete import DELETED, hidden_places
 from models_admin.fetch_place import REPLACED
 from models_admin.orphans import orphans
+from models_admin.our_places import DELETED, PARTIAL, hidden_places
 from models_admin.survey import survey
 
-_PARTIAL = ".partial"
 _PREFIX = re.compile(r"[0-9a-f]{32}")
 _GONE = ("absent",)
 
@@ -108,12 +107,12 @@ def _with_links(directory: Path) -> int:
 def _unfinished(own: Sequence[Path], is_fetched: Callable[[str], bool]) -> Iterator[Use]:
     """Parts of downloads, and what replacing and deleting have left when they were cut off."""
     for root in own:
-        for place in hidden_places(root, (_PARTIAL, REPLACED, DELETED)):
+        for place in hidden_places(root, (PARTIAL, REPLACED, DELETED)):
             found = survey([place])
             repo = place.parent.relative_to(root).as_posix()
             size = found.freed + found.shared
-            if place.name.endswith(_PARTIAL):
-                name = f"{repo}@{place.name.removesuffix(_PARTIAL).lstrip('.')}"
+            if place.name.endswith(PARTIAL):
+                name = f"{repo}@{place.name.removesuffix(PARTIAL).lstrip('.')}"
                 if is_fetched(repo):
                     yield Use("partial", str(place), size, name)
                 else:

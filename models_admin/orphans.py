@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from inference.models_on_disk import Use
+from models_admin.our_places import is_of_a_fetch
 from models_admin.survey import survey
 
 MOST = 1000
@@ -15,7 +16,7 @@ _HUB = "models--"
 _WHY = "no model that is known here: another program's, or left over; delete it by hand if nobody needs it"
 _BLOBS = "no revision in this repository of the Hugging Face cache names it; 'hf cache prune' deletes it"
 _NOISE = frozenset({".DS_Store", ".locks", "CACHEDIR.TAG", "version.txt", ".gitattributes", ".cache"})
-_OURS = (".partial", ".replaced", ".lmx-deleted", ".lmx-converting", ".lock")
+_OURS = (".lmx-deleted", ".lmx-converting", ".lock")
 
 
 def orphans(root: Path, models: Iterable[Path]) -> list[Use]:
@@ -37,7 +38,7 @@ def _below(directory: str, known: frozenset[str], above: frozenset[str]) -> Iter
     except OSError:
         return
     for entry in listed:
-        if entry.path in known or entry.name in _NOISE or (entry.name.startswith(".") and entry.name.endswith(_OURS)):
+        if entry.path in known or entry.name in _NOISE or _is_ours(entry.name):
             continue
         if not entry.is_dir(follow_symlinks=False):
             if not entry.is_symlink():  # a link takes nothing, and what it leads to is not ours to judge
@@ -48,6 +49,10 @@ def _below(directory: str, known: frozenset[str], above: frozenset[str]) -> Iter
             yield from ((path, _BLOBS) for path in _unnamed_blobs(entry.path))
         else:
             yield from _below(entry.path, known, above)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(".") and (name.endswith(_OURS) or is_of_a_fetch(name))
 
 
 def _unnamed_blobs(repository: str) -> Sequence[str]:

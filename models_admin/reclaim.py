@@ -16,12 +16,11 @@ from inference.engine.prefix_disk import PrefixDisk
 from inference.errors import Conflict, NotFound
 from inference.models_on_disk import DiskUse, Reclaimed, Skipped, Use
 from models_admin.busy import Busy
-from models_admin.delete import DELETED, remove_empty
+from models_admin.delete import remove_empty
 from models_admin.disk_ledger import Own
 from models_admin.fetch_lock import locked
 from models_admin.fetch_place import REPLACED
-
-_PARTIAL = ".partial"
+from models_admin.our_places import DELETED, PARTIAL
 
 
 class NotReclaimable(NotFound):
@@ -116,7 +115,7 @@ def _alone(place: Path, root: Path) -> Iterator[None]:
 
 def _target(place: Path) -> Path | None:
     """The model's directory whose remains these are; None of what is being deleted anyway."""
-    for suffix in (_PARTIAL, REPLACED):
+    for suffix in (PARTIAL, REPLACED):
         if place.name.endswith(suffix):
             return place.with_name(place.name.removeprefix(".").removesuffix(suffix))
     return None

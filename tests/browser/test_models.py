@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     copy(home / "models" / "org" / "rotten" / "r1", signed=True)
     for index in range(60):
         copy(home / "models" / "many" / f"model-{index:02}")
-    left = home / "models" / "org" / "left" / ".r0.partial"
+    left = home / "models" / "org" / "left" / f".{'0' * 40}.partial"
     left.mkdir(parents=True)
     (left / "x.part").write_bytes(b"x" * 3 * MIB)
     server = LiveServer(home, {"LMX_MEMORY__RESERVE_MB": "0"})
@@ -151,7 +151,7 @@ def test_off_the_list_and_back(page: Page, server: LiveServer) -> None:
 
 def test_what_a_download_left_is_freed(page: Page, server: LiveServer) -> None:
     go(page, server, "/disk")
-    left = server.home / "models" / "org" / "left" / ".r0.partial"
+    left = server.home / "models" / "org" / "left" / f".{'0' * 40}.partial"
     page.get_by_role("button", name="Free 3 MB of unfinished downloads").click()
     dialog = page.get_by_role("dialog", name="Free space")
     expect(dialog).to_contain_text(str(left))

@@ -32,28 +32,36 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield found
 
 
+@pytest.fixture
+async def fetched(tmp_path: Path) -> AsyncIterator[Site]:
+    """With ``org/model`` as a fetch leaves it."""
+    copy(tmp_path / "models" / "org" / "model" / COMMIT, signed=True)
+    async with site_on(tmp_path / "models") as found:
+        yield found
+
+
 def allocated(directory: Path) -> int:
     return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*") if path.is_file())
 
 
-async def test_a_model_is_deleted_with_all_that_is_its_own(site: Site) -> None:
-    model = site.models / "org" / "model" / "r1"
-    for left in (".r1.partial", ".r1.replaced"):
+async def test_a_model_is_deleted_with_all_that_is_its_own(fetched: Site) -> None:
+    model = fetched.models / "org" / "model" / COMMIT
+    for left in (f".{COMMIT}.partial", f".{COMMIT}.replaced"):
         (model.parent / left).mkdir()
         (model.parent / left / f"{WEIGHTS}.part").write_bytes(b"x" * 10_000)
     size = allocated(model.parent)
-    plan = await site.keeper.delete("org/model", dry_run=True)
+    plan = await fetched.keeper.delete("org/model", dry_run=True)
     assert (plan.model_id, plan.deleted, plan.freed_bytes, plan.shared_bytes) == ("org/model", False, size, 0)
     assert plan.files == 7
     assert model.is_dir()
-    done = await site.keeper.delete("org/model")
+    done = await fetched.keeper.delete("org/model")
     assert (done.deleted, done.freed_bytes, done.path) == (True, size, str(model))
-    assert list(site.models.iterdir()) == [], "nor is an empty directory of the organisation left"
-    assert site.catalog.all() == []
+    assert list(fetched.models.iterdir()) == [], "nor is an empty directory of the organisation left"
+    assert fetched.catalog.all() == []
     record = await asyncio.to_thread(ModelRecord.objects.get)
     assert (record.disk_state, record.vanished_at is None, record.path) == ("absent", False, str(model))
     with pytest.raises(ModelNotFound):
-        await site.keeper.delete("org/model")
+        await fetched.keeper.delete("org/model")
 
 
 @pytest.mark.parametrize("length", [200, 243, 255])
@@ -179,7 +187,8 @@ async def test_no_link_is_followed(site: Site, tmp_path: Path) -> None:
     model = site.models / "org" / "model" / "r1"
     (model / "folder").symlink_to(outside)
     (model / "file.json").symlink_to(outside / "config.json")
-    (model.parent / ".r1.partial").symlink_to(outside)
+    model = model.rename(model.with_name(COMMIT))
+    (model.parent / f".{COMMIT}.partial").symlink_to(outside)
     await site.catalog.refresh()
     for name in ("linked", "alias/real"):
         with pytest.raises(Conflict, match="through a link") as refused:
@@ -242,6 +251,54 @@ async def test_a_disk_that_refuses(site: Site, monkeypatch: pytest.MonkeyPatch) 
     await site.catalog.refresh()
     await site.keeper.finish_deletions()
     assert [path.name for path in (site.models / "org" / "model").iterdir()] == ["r1"]
+
+
+async def test_a_model_whose_directory_is_gone_is_refused_and_nothing_is_made(site: Site) -> None:
+    for gone in (site.models / "org" / "model" / "r1", site.models):
+        shutil.rmtree(gone)
+        for dry_run in (True, False):
+            with pytest.raises(Conflict, match="not on the disk any more") as refused:
+                await site.keeper.delete("org/model", dry_run=dry_run)
+            assert refused.value.code == "model_not_on_disk"
+    assert not site.models.exists()
+
+
+async def test_one_that_goes_at_the_last_moment(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = delete._look
+
+    def gone(path: Path, others: dict[str, Path]) -> Any:
+        found = look(path, others)
+        shutil.rmtree(site.models)
+        return found
+
+    monkeypatch.setattr(delete, "_look", gone)
+    with pytest.raises(Conflict, match="not on the disk any more"):
+        await site.keeper.delete("org/model")
+    assert not site.models.exists()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_name_that_the_disk_refuses_deletes_nothing(
+    fetched: Site, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    model = fetched.models / "org" / "model" / COMMIT
+    part = model.with_name(f".{COMMIT}.partial")
+    part.mkdir()
+    hide = delete._hide
+
+    def refuse(place: Path) -> Path:
+        if place == (model, part)[which]:
+            raise PermissionError(1, "Operation not permitted", str(place))
+        return hide(place)
+
+    monkeypatch.setattr(delete, "_hide", refuse)
+    with pytest.raises(Conflict, match="Operation not permitted") as refused:
+        await fetched.keeper.delete("org/model")
+    assert refused.value.code == "disk_refused"
+    await fetched.keeper.finish_deletions()
+    assert (model / WEIGHTS).is_file()
+    assert part.is_dir()
+    assert [ref.path for ref in fetched.catalog.all()] == [model]
 
 
 async def test_what_a_killed_deletion_left_is_deleted_at_the_next_start(site: Site, tmp_path: Path) -> None:

@@ -82,15 +82,15 @@ async def test_an_unfinished_download_is_reclaimable_once_nobody_goes_on(tmp_pat
 
 
 async def test_what_cut_off_work_has_left(tmp_path: Path) -> None:
-    model = copy(tmp_path / "models" / "org" / "model" / "r1", signed=True)
-    shutil.copytree(model, model.with_name(".r1.replaced"), copy_function=os.link)
+    model = copy(tmp_path / "models" / "org" / "model" / COMMIT, signed=True)
+    shutil.copytree(model, model.with_name(f".{COMMIT}.replaced"), copy_function=os.link)
     copy(tmp_path / "models" / "org" / "model" / ".r0.lmx-deleted")
-    (tmp_path / "models" / "org" / ".x.partial").symlink_to(tmp_path)
+    (tmp_path / "models" / "org" / "model" / f".{COMMIT}.partial").symlink_to(tmp_path)
     async with site_on(tmp_path / "models") as site:
         found = others(await site.keeper.disk())
-    assert set(found) == {".r1.replaced", ".r0.lmx-deleted"}
+    assert set(found) == {f".{COMMIT}.replaced", ".r0.lmx-deleted"}
     assert {use.kind for use in found.values()} == {"leftover"}
-    assert found[".r1.replaced"].reclaimable == 0, "its files are the model's too"
+    assert found[f".{COMMIT}.replaced"].reclaimable == 0, "its files are the model's too"
     assert found[".r0.lmx-deleted"].reclaimable == allocated(model.with_name(".r0.lmx-deleted"))
 
 
@@ -139,7 +139,7 @@ async def test_callers_share_one_look(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_over_the_api_and_by_command(start_server: Callable[..., LiveServer], tmp_path: Path) -> None:
     home = tmp_path / "home"
     model = copy(home / "models" / "org" / "model" / "r1", signed=True)
-    left = model.with_name(".r0.partial")
+    left = model.with_name(f".{COMMIT}.partial")
     left.mkdir()
     (left / f"{WEIGHTS}.part").write_bytes(b"x" * 3 * MIB)
     hub = tmp_path / "hf"

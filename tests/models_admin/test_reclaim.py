@@ -25,7 +25,7 @@ from tests.models_admin.test_delete import allocated
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def partial(models: Path, repo: str = "org/model", revision: str = "r0") -> Path:
+def partial(models: Path, repo: str = "org/model", revision: str = "0" * 40) -> Path:
     left = models / repo / f".{revision}.partial"
     left.mkdir(parents=True)
     (left / f"{WEIGHTS}.part").write_bytes(b"x" * MIB)
@@ -133,7 +133,7 @@ async def test_a_download_that_begins_meanwhile_keeps_its_part(tmp_path: Path) -
 async def test_another_server_that_fetches_keeps_its_part(tmp_path: Path) -> None:
     left = partial(tmp_path / "models")
     async with site_on(tmp_path / "models") as site:
-        with locked(left.with_name("r0")):
+        with locked(left.with_name("0" * 40)):
             done = await site.keeper.reclaim()
         assert (done.freed, left.exists()) == ((), True)
         assert "another process" in done.skipped[0].why
@@ -142,7 +142,7 @@ async def test_another_server_that_fetches_keeps_its_part(tmp_path: Path) -> Non
 async def test_a_link_put_in_the_way_is_not_followed(tmp_path: Path) -> None:
     models, precious = tmp_path / "models", tmp_path / "precious"
     left = partial(models)
-    partial(precious, "model", "r0")
+    partial(precious, "model")
 
     def swap() -> None:
         left.parent.rename(tmp_path / "aside")
@@ -153,7 +153,7 @@ async def test_a_link_put_in_the_way_is_not_followed(tmp_path: Path) -> None:
         done = await site.keeper.reclaim()
     assert done.freed == ()
     assert len(done.skipped) == 1
-    assert (precious / "model" / ".r0.partial" / f"{WEIGHTS}.part").exists()
+    assert (precious / "model" / f".{'0' * 40}.partial" / f"{WEIGHTS}.part").exists()
 
 
 def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
@@ -168,14 +168,29 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 
 async def test_the_only_copy_of_a_model_under_another_name_stays(tmp_path: Path) -> None:
-    model = copy(tmp_path / "models" / "org" / "model" / "r1", signed=True)
+    model = copy(tmp_path / "models" / "org" / "model" / COMMIT, signed=True)
     async with site_on(tmp_path / "models") as site:
-        model.rename(model.with_name(".r1.replaced"))
+        model.rename(model.with_name(f".{COMMIT}.replaced"))
         done = await site.keeper.reclaim(kind="leftover")
         assert (done.freed, "only copy" in done.skipped[0].why) == ((), True)
-        shutil.copytree(model.with_name(".r1.replaced"), model)
+        shutil.copytree(model.with_name(f".{COMMIT}.replaced"), model)
         assert len((await site.keeper.reclaim(kind="leftover")).freed) == 1
         assert model.exists()
+
+
+async def test_hidden_folders_of_others_are_never_ours(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    copy(models / "org" / "model" / "r1", signed=True)
+    names = (".rsync.partial", "org/.partial", f"org/.{COMMIT}.partial", "org/model/.x.partial", "org/.mine.replaced")
+    names += (".lmx-deleted", f"org/model/.{COMMIT}.replaced.bak", f"org/model/.{'A' * 40}.partial")
+    theirs = [copy(models / name) for name in names]
+    async with site_on(models) as site:
+        found = (await site.keeper.disk()).others
+        assert {use.kind for use in found} <= {"orphan"}
+        assert str(models / ".rsync.partial") in {use.path for use in found}
+        assert (await site.keeper.reclaim()).freed == ()
+        await site.keeper.finish_deletions()
+    assert all((place / WEIGHTS).is_file() for place in theirs)
 
 
 async def test_the_prefix_cache_of_what_runs_or_comes_back_stays(tmp_path: Path) -> None:

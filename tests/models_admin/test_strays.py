@@ -27,10 +27,10 @@ def test_files_that_no_model_has(tmp_path: Path) -> None:
     (tmp_path / "gguf" / "deep" / "x.gguf").write_bytes(b"x" * 9000)
     (tmp_path / "empty" / "er").mkdir(parents=True)
     (tmp_path / "link").symlink_to("/usr")
-    (tmp_path / "org" / ".r0.partial").mkdir()
-    (tmp_path / "org" / ".r0.partial" / "part").write_bytes(b"x" * 5000)
+    (tmp_path / "org" / "model-2" / f".{'0' * 40}.partial").mkdir(parents=True)
+    (tmp_path / "org" / "model-2" / f".{'0' * 40}.partial" / "part").write_bytes(b"x" * 5000)
     (tmp_path / ".DS_Store").write_bytes(b"x" * 5000)
-    found = orphans(tmp_path, [model])
+    found = orphans(tmp_path, [model, tmp_path / "org" / "model-2" / "here"])
     assert [use.path for use in found] == [str(tmp_path / "gguf"), str(tmp_path / "org" / "notes.txt")]
     assert all(use.reclaimable == 0 and use.why for use in found)
     assert orphans(tmp_path / "nothing", []) == []

@@ -60,8 +60,8 @@ async def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     copy(models / "org" / "model" / "r1", signed=True)
     copy(models / "<b>bold")
     (models / "org" / "other").mkdir()
-    (models / "org" / "other" / ".r0.partial").mkdir()
-    (models / "org" / "other" / ".r0.partial" / "x.part").write_bytes(b"x" * 3_000_000)
+    (models / "org" / "other" / f".{'0' * 40}.partial").mkdir()
+    (models / "org" / "other" / f".{'0' * 40}.partial" / "x.part").write_bytes(b"x" * 3_000_000)
     async with site_on(models) as site:
         engine, hub = FakeEngine(*(ref.id for ref in site.catalog.all())), Hub()
         sampler = Sampler(hub, engine)
@@ -260,7 +260,7 @@ async def test_take_off_the_list_and_bring_back(shown: Shown) -> None:
 
 
 async def test_the_disk_and_what_is_freed_of_it(shown: Shown) -> None:
-    left = shown.site.models / "org" / "other" / ".r0.partial"
+    left = shown.site.models / "org" / "other" / f".{'0' * 40}.partial"
     page = await shown.get("/disk")
     assert "Free 3 MB of unfinished downloads" in page
     dialog = (await shown.client.get("/disk/reclaim/plan?kind=partial", headers=HTMX)).content.decode()
