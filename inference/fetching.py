@@ -61,7 +61,8 @@ class Fetcher(Protocol):
         twice is one job, also where that is paused: it goes on then. ``auto_load``: it is loaded when it is done.
 
         Raises ``LmxError`` for what is known by then: 400 no such name or nothing usable in it, 403 ``model_gated``,
-        404, 409 ``model_busy``, 429 too many wait, 503 ``hub_error``, 507 ``insufficient_storage`` (the job is paused).
+        404, 409 ``model_busy``, ``name_taken`` and ``volume_not_mounted`` (the job is paused), 429 too many wait, 503
+        ``hub_error``, 507 ``insufficient_storage`` (the job is paused).
         A caller that is cancelled leaves the job running.
         """
         ...

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from asgiref.sync import sync_to_async
 
-from inference.catalog import ModelRef
 from inference.errors import Conflict, InternalError, LmxError, ModelUnavailable, TooManyRequests
 from inference.fetching import JobStatus
 from models_admin.busy import Busy
@@ -20,6 +19,7 @@ from models_admin.fetch_names import Wanted, parse_wanted
 from models_admin.fetch_room import Room, no_room
 from models_admin.fetch_rows import checked, paused_fetch, row_of
 from models_admin.fetch_told import from_row, refusal, told_files, wanted_of
+from models_admin.fetch_volume import Catalog, check_volume, ended_by
 from models_admin.hub_variants import names_quantization
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed
@@ -27,7 +27,6 @@ from models_admin.job_words import describe, in_line
 from models_admin.jobs import CANCELLED, PAUSED, End, Jobs
 from models_admin.models import Job, JobState
 from models_admin.quota import ModelsQuota
-from models_admin.row import Row
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +48,11 @@ def patience(give_up_s: float) -> tuple[float, float, float]:
 _LOCK_PATIENCE_S = 10.0
 """How long one that goes on waits for the program of the server before to be gone."""
 
-_GO_ON_BY_THEMSELVES = ("hub_unreachable", "insufficient_storage")
+_GO_ON_BY_THEMSELVES = ("hub_unreachable", "insufficient_storage", "volume_not_mounted")
 _OPEN = ("queued", "running", "paused")
 _ENDED = (JobState.PAUSED, JobState.FAILED, JobState.CANCELLED)
 
 Load = Callable[[str], Awaitable[object]]
-
-
-class _Catalog(Protocol):
-    async def refresh(self) -> None: ...
-
-    def all(self) -> list[ModelRef]: ...
-
-    def rows_of(self, repo: str) -> list[Row]: ...
 
 
 class Arrivals(Protocol):
@@ -90,7 +81,7 @@ class HubFetcher:
     def __init__(
         self,
         jobs: Jobs,
-        catalog: _Catalog,
+        catalog: Catalog,
         models: Path,
         *,
         keep_free: int = KEEP_FREE_BYTES,
@@ -301,6 +292,7 @@ class HubFetcher:
 
         try:
             with self._busy.work(fetch.wanted.repo, "fetch"):
+                await check_volume(self._catalog.rows(), self._models)
                 if self.arrivals is not None:
                     await self.arrivals.before(fetch.wanted.repo)
                 fetch.result = await self._jobs.run(
@@ -318,7 +310,7 @@ class HubFetcher:
             fetch.failure = refusal(failure, row.pk)
         except LmxError as error:
             fetch.failure = error
-            await self._jobs.give_up(row, error.message, error.code)
+            await self._jobs.settle(row, ended_by(error))
 
     def _learn(self, fetch: Fetch, job: int, about: dict[str, Any]) -> None:
         """What the program says before it brings the first byte."""

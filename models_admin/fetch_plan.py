@@ -13,6 +13,7 @@ from models_admin.fetch_names import COMMIT, is_weights, parse_wanted, take
 from models_admin.fetch_repair import Known
 from models_admin.job_child import JobError
 from models_admin.manifest import read_manifest
+from models_admin.scan import is_model
 
 _MAX_FILES = 2000
 
@@ -56,8 +57,21 @@ def make_plan(info: ModelInfo, asked: str, models: Path) -> Plan:
     if len(names) > _MAX_FILES:
         raise JobError(f"{repo} has more than {_MAX_FILES} files.", code="unsupported_model")
     directory = models / repo
+    _check_place(directory, repo)
     files = [_wished(repo, siblings[name]) for name in names]
     return Plan(repo, commit, files, directory / commit, directory / f".{commit}.partial")
+
+
+def _check_place(directory: Path, repo: str) -> None:
+    """Below a model no other is found, and with it all that is below is deleted."""
+    for place in (directory.parent, directory):
+        if is_model(place):
+            raise JobError(
+                f"{repo} cannot be downloaded: {place} is a model itself, as there are config.json or weights directly "
+                "in it. Move it, or delete it, and then resume the download.",
+                code="name_taken",
+                details={"path": str(place)},
+            )
 
 
 def _wished(repo: str, sibling: RepoSibling) -> Wished:

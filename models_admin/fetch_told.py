@@ -30,6 +30,7 @@ _REFUSALS: dict[str, Callable[..., LmxError]] = {
     "hub_unreachable": ModelUnavailable,
     "hub_error": ModelUnavailable,
     "busy": Conflict,
+    "name_taken": Conflict,
     "job_cancelled": Conflict,
     "job_paused": Conflict,
     "interrupted": ModelUnavailable,

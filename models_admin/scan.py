@@ -199,6 +199,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def is_model(directory: Path) -> bool:
+    """Whether a scan would take it for a model, and look no further below it."""
+    try:
+        with os.scandir(directory) as entries:
+            return _is_model({entry.name for entry in entries if not _is_folder(entry)})
+    except OSError:
+        return False
+
+
 def _is_model(names: set[str]) -> bool:
     return "config.json" in names or any(name.endswith(".safetensors") for name in names)
 

@@ -44,7 +44,7 @@ LOAD: Refusals = {
 }
 FETCH: Refusals = {
     404: ("model_not_found", "revision_not_found", "revision_gone"),
-    409: ("model_busy", "busy", "job_cancelled", "job_paused"),
+    409: ("model_busy", "busy", "name_taken", "volume_not_mounted", "job_cancelled", "job_paused"),
     429: ("rate_limit_exceeded",),
     503: ("model_unavailable", "hub_unreachable", "hub_error", "interrupted"),
     507: ("insufficient_storage", "quota_exceeded"),
@@ -65,7 +65,15 @@ RESTORE: Refusals = {404: ("model_not_found",), 409: ("model_ambiguous",)}
 RECLAIM: Refusals = {404: ("not_reclaimable",)}
 DELETE: Refusals = {
     404: ("model_not_found",),
-    409: ("model_loaded", "model_busy", "model_not_ours", "model_shared", "model_not_on_disk", "model_changed"),
+    409: (
+        "model_loaded",
+        "model_busy",
+        "model_not_ours",
+        "model_shared",
+        "model_not_on_disk",
+        "model_changed",
+        "disk_refused",
+    ),
 }
 CHECK: Refusals = {
     404: ("model_not_found",),

@@ -90,6 +90,9 @@ class OneModel:
     def all(self) -> list[ModelRef]:
         return [self._ref]
 
+    def rows(self) -> list[Row]:
+        return []
+
     def rows_of(self, repo: str) -> list[Row]:
         return []
 

@@ -77,3 +77,17 @@ async def test_a_models_own_folders_are_no_models(tmp_path: Path) -> None:
     async with site_on(tmp_path / "models") as site:
         assert models_below(model, {}) == []
         assert (await site.keeper.delete("org/model")).deleted
+
+
+@pytest.mark.parametrize("taken", ["", "name"])
+async def test_nothing_is_fetched_into_the_directory_of_a_model(tmp_path: Path, hub: Hub, taken: str) -> None:
+    org, name = REPO.split("/")
+    place = tmp_path / "models" / org / (taken and name)
+    copy(place)
+    async with site_on(tmp_path / "models") as site:
+        with pytest.raises(Conflict, match="is a model itself") as refusal:
+            await site.fetcher.start(REPO)
+        assert (refusal.value.code, refusal.value.details["path"]) == ("name_taken", str(place))
+        assert not [path for path in place.rglob("*") if path.is_dir() and COMMIT in path.name]
+        assert (await site.keeper.delete(place.relative_to(site.models).as_posix())).deleted
+        assert (await site.fetch(REPO)).state == "done"
