@@ -64,7 +64,7 @@ def make_plan(info: ModelInfo, asked: str, models: Path) -> Plan:
 
 def _check_place(directory: Path, repo: str) -> None:
     """Below a model no other is found, and with it all that is below is deleted."""
-    for place in (directory.parent, directory):
+    for place in (directory.parent.parent, directory.parent, directory):
         if is_model(place):
             raise JobError(
                 f"{repo} cannot be downloaded: {place} is a model itself, as there are config.json or weights directly "

@@ -79,6 +79,13 @@ async def test_a_models_own_folders_are_no_models(tmp_path: Path) -> None:
         assert (await site.keeper.delete("org/model")).deleted
 
 
+async def test_nothing_is_fetched_below_a_root_that_is_a_model(tmp_path: Path, hub: Hub) -> None:
+    async with site_on(copy(tmp_path / "models")) as site:
+        with pytest.raises(Conflict, match="is a model itself"):
+            await site.fetcher.start(REPO)
+        assert not (site.models / REPO).exists()
+
+
 @pytest.mark.parametrize("taken", ["", "name"])
 async def test_nothing_is_fetched_into_the_directory_of_a_model(tmp_path: Path, hub: Hub, taken: str) -> None:
     org, name = REPO.split("/")

@@ -181,8 +181,8 @@ async def test_the_only_copy_of_a_model_under_another_name_stays(tmp_path: Path)
 async def test_hidden_folders_of_others_are_never_ours(tmp_path: Path) -> None:
     models = tmp_path / "models"
     copy(models / "org" / "model" / "r1", signed=True)
-    names = (".rsync.partial", "org/.partial", f"org/.{COMMIT}.partial", "org/model/.x.partial", "org/.mine.replaced")
-    names += (".lmx-deleted", f"org/model/.{COMMIT}.replaced.bak", f"org/model/.{'A' * 40}.partial")
+    names = [".rsync.partial", "org/.partial", f"org/.{COMMIT}.partial", "org/model/.x.partial", "org/.mine.replaced"]
+    names += [".lmx-deleted", f"org/model/.{COMMIT}.replaced.bak", f"org/model/.{'A' * 40}.partial"]
     theirs = [copy(models / name) for name in names]
     async with site_on(models) as site:
         found = (await site.keeper.disk()).others
