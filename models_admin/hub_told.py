@@ -20,6 +20,9 @@ from models_admin.lmstudio_names import QUANTIZATION_SUFFIX
 MOST_FILES = 500
 _MOST_TAGS = 40
 _LARGEST = 1 << 60
+"""Of any number, also of one that is made of several: what goes to the server has 64 bits."""
+
+_LATEST = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 _BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16, "I16": 16, "U16": 16}
 _BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4}
 _FLOATS = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16", "F8_E4M3": "fp8"}
@@ -48,8 +51,8 @@ def told_model(raw: object) -> dict[str, Any] | None:
         "format": kind,
         "architecture": _text(architecture, 64),
         "quantization": quantization,
-        "parameters": _parameters(tensors, config),
-        "weight_bytes": weights or sum(count * _BITS.get(dtype, 0) // 8 for dtype, count in tensors.items()),
+        "parameters": min(_parameters(tensors, config), _LARGEST),
+        "weight_bytes": min(weights or _bytes_of(tensors), _LARGEST),
         "downloads": _count(raw.get("downloads")),
         "likes": _count(raw.get("likes")),
         "updated_at": _moment(raw.get("lastModified")),
@@ -119,6 +122,10 @@ def _tensors(raw: object) -> dict[str, int]:
     return {dtype: _count(count) for dtype, count in list(found)[:32] if isinstance(dtype, str)}
 
 
+def _bytes_of(tensors: Mapping[str, int]) -> int:
+    return sum(count * _BITS.get(dtype, 0) // 8 for dtype, count in tensors.items())
+
+
 def _licence(raw: Mapping[str, Any], tags: list[str]) -> str:
     card = _mapping(raw.get("cardData"))
     named = card.get("license_name") if card.get("license") in (None, "other") else card.get("license")
@@ -150,11 +157,12 @@ def _count(raw: object) -> int:
 
 
 def _moment(raw: object) -> float:
-    """ISO 8601 as seconds since the epoch."""
+    """ISO 8601 as seconds since the epoch; 0, unknown, for what no model can have: before 1970, or from 2100 on."""
     try:
         moment = datetime.fromisoformat(raw) if isinstance(raw, str) and len(raw) < 64 else None
         if moment is None:
             return 0.0
-        return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return seconds if 0.0 <= seconds < _LATEST else 0.0
     except (ValueError, OverflowError, OSError):
         return 0.0

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from inference.errors import InvalidRequest
 from inference.finding import HubModel, Query
 from models_admin.hub_pages import Pages
+from models_admin.hub_protocol import Answer
 from models_admin.hub_told import MOST_FILES, told_files, told_model
 from models_admin.hub_variants import choose, siblings, stem, with_quantization
+from monitoring.templatetags.discover import day
 
 COMMIT = "a" * 40
 
@@ -42,6 +44,33 @@ def test_it_works() -> None:
     assert model.parameters == 4_000_100_000  # eight to a word, and scales and biases are none
     assert (model.downloads, model.likes, model.gated, model.licence) == (12, 3, "auto", "apache-2.0")
     assert (model.updated_at, model.task, model.revision) == (1772359200.0, "text-generation", COMMIT)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"safetensors": {"parameters": {"U32": 1 << 60}}, "config": {"quantization": {"bits": 1}}},
+        {"safetensors": {"parameters": dict.fromkeys(("I64", "F64", "U64"), 1 << 60)}},
+        {
+            "siblings": [
+                {"rfilename": name, "size": 1 << 60}
+                for name in ("config.json", *(f"model-{n}.safetensors" for n in range(32)))
+            ]
+        },
+    ],
+)
+def test_numbers_that_are_too_large_do_not_take_the_page_with_them(fields: dict[str, Any]) -> None:
+    found = told_model({"id": "acme/nano", **fields})
+    [model] = msgspec.convert(Answer.of(1, {"models": [found]}).read()["models"], list[HubModel])
+    assert 0 <= model.parameters <= 1 << 60 == model.weight_bytes
+
+
+@pytest.mark.parametrize(
+    "moment", ["9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59Z", "1969-12-31T00:00:00Z", "0001-01-01T00:00:00+23:59"]
+)
+def test_a_moment_that_none_can_have_is_unknown(moment: str) -> None:
+    model = told(lastModified=moment)
+    assert (model.updated_at, day(model.updated_at)) == (0.0, "–")
 
 
 @pytest.mark.parametrize(
