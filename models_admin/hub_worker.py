@@ -29,7 +29,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from inference.ipc import FrameSplitter
 from inference.lifeline import die_with_parent
 from models_admin.fetch_names import endpoint
-from models_admin.hub_card import LONGEST, render
+from models_admin.hub_card import render
 from models_admin.hub_protocol import Answer, Ask, Refused, decode_ask, encode
 from models_admin.hub_told import MOST_FILES, told_files, told_model
 from models_admin.hub_words import HubRefusal, refusal
@@ -39,7 +39,7 @@ AT_ONCE = 6
 
 _CONNECT_S, _SILENCE_S, _WHOLE_S = 5.0, 10.0, 15.0
 _LIST_BYTES, _INFO_BYTES, _CONFIG_BYTES = 8 << 20, 8 << 20, 2 << 20
-_README_BYTES = 4 * LONGEST
+_README_BYTES = 1 << 20
 _ERROR_BYTES = 1 << 16
 _LONGEST_CURSOR = 2000
 _SHOWN = ["author", "config", "downloads", "gated", "gguf", "lastModified", "library_name", "likes", "pipeline_tag"]

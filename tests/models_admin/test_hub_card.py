@@ -7,7 +7,9 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it.token import Token
 
+from models_admin import hub_card
 from models_admin.hub_card import LONGEST, render
 
 BASE = "https://huggingface.co/acme/nano/blob/main/"
@@ -101,6 +103,21 @@ def test_a_card_that_is_too_long_is_cut() -> None:
     html, cut = render("word " * LONGEST, BASE)
     assert cut
     assert len(html) < 2 * LONGEST
+
+
+@pytest.mark.parametrize("piece", ["[", "![", "[![", "![](", "*a ", "> ", "|a"])
+def test_no_more_of_a_card_is_read_than_its_bound(monkeypatch: pytest.MonkeyPatch, piece: str) -> None:
+    """What opens without end takes time that grows with its square, in the one process that asks the Hub."""
+    read, parse = list[int](), hub_card._markdown.parse
+
+    def counted(text: str) -> list[Token]:
+        read.append(len(text))
+        return parse(text)
+
+    monkeypatch.setattr(hub_card._markdown, "parse", counted)
+    html, cut = render(f"---\nlicense: mit\n---\n{piece * (256 * 1024 // len(piece))}", BASE)
+    assert (read, cut) == ([32 * 1024], True)
+    harmless(html)
 
 
 @pytest.mark.parametrize("piece", ["[", "*a ", "<", "> ", "|a", "![](", "- ", "<b>"])
