@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from inference.errors import InvalidRequest
+from inference.hub_names import is_repo
 
 HUB = "https://huggingface.co"
-_MAX_NAME = 96
-_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?"
-_REPO = re.compile(rf"{_PART}/{_PART}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -90,12 +88,6 @@ def _from_address(address: str) -> tuple[str, str | None]:
     if len(steps) > 3 and steps[2] == "tree":
         return "/".join(steps[:2]), "/".join(steps[3:])
     return "/".join(steps), None
-
-
-def is_repo(name: str) -> bool:
-    """Whether it can be the name of a model at the Hub, ``org/name``."""
-    sound = _REPO.fullmatch(name) is not None and len(name) <= 2 * _MAX_NAME
-    return sound and ".." not in name and "--" not in name and not name.endswith((".git", ".ipynb"))
 
 
 def take(names: Iterable[str]) -> list[str]:

@@ -17,8 +17,9 @@ from inference.catalog import ModelRef
 from inference.engine.contract import MemoryFit, Size
 from inference.errors import LmxError, ModelNotFound, ModelUnavailable
 from inference.finding import Card, Found, Here, HubFile, HubModel, ModelView, Query, Variant, Verdict
+from inference.hub_names import is_repo
 from models_admin.fetch import KEEP_FREE_BYTES
-from models_admin.fetch_names import Wanted, endpoint, is_repo, parse_wanted
+from models_admin.fetch_names import Wanted, endpoint, parse_wanted
 from models_admin.hub_client import HubClient
 from models_admin.hub_disk import room_for, with_parts
 from models_admin.hub_fit import Outlook, of_disk, of_hub, outlook, settled

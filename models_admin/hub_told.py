@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from inference.finding import ModelFormat
+from inference.hub_names import is_repo
 from inference.model_files import printable
 from models_admin.facts import quantization_of
-from models_admin.fetch_names import COMMIT, is_repo, is_weights, take
+from models_admin.fetch_names import COMMIT, is_weights, take
 from models_admin.lmstudio_names import QUANTIZATION_SUFFIX
 
 MOST_FILES = 500

@@ -27,6 +27,7 @@ from inference.engine.contract import Size
 from inference.errors import LmxError
 from inference.fetching import JobStatus
 from inference.finding import SORTS, Found, ModelFormat, ModelView, Query, Sort, Verdict
+from inference.hub_names import is_repo
 from monitoring.audit import note_refusal
 from monitoring.views import LONGEST_NAME, frame_context, is_fragment, page
 
@@ -97,8 +98,8 @@ async def discover_model(request: HttpRequest, repo: str) -> HttpResponse:
 async def discover_download(request: HttpRequest) -> HttpResponseBase:
     """Start the download of ``model``, or join the one that runs."""
     model, revision = request.POST.get("model", ""), request.POST.get("revision", "")
-    if not 0 < len(model) <= LONGEST_NAME or len(revision) > 128:
-        return HttpResponseBadRequest("model is missing or too long\n", content_type="text/plain")
+    if not is_repo(model) or len(revision) > 128:
+        return HttpResponseBadRequest("model is not org/name, or revision is too long\n", content_type="text/plain")
     job, failure = await _tried(fetcher().start(model, revision or None))
     return await _transfer(request, model, job, failure)
 
@@ -107,7 +108,9 @@ async def discover_download(request: HttpRequest) -> HttpResponseBase:
 @page
 async def discover_cancel(request: HttpRequest) -> HttpResponseBase:
     """End the download ``job``; what it has brought is kept."""
-    number, model = request.POST.get("job", ""), request.POST.get("model", "")[:LONGEST_NAME]
+    number, model = request.POST.get("job", ""), request.POST.get("model", "")
+    if model and not is_repo(model):
+        return HttpResponseBadRequest("model is not org/name\n", content_type="text/plain")
     if not (number.isascii() and number.isdecimal() and len(number) < 16):
         return HttpResponseBadRequest("job is a number\n", content_type="text/plain")
     job, failure = await _tried(fetcher().cancel(int(number)))
@@ -133,7 +136,7 @@ async def _transfer(
     if failure is not None and request.method == "POST":
         note_refusal(request, failure.code)
     if not is_fragment(request):
-        return redirect(_address(model)) if "/" in model else redirect("monitoring:discover")
+        return redirect(_address(model)) if is_repo(model) else redirect("monitoring:discover")
     context = {"job": job, "failure": failure, "repo": model, "running": job is not None and job.state in _RUNNING}
     return render(request, "monitoring/_discover_transfer.html", context)
 

@@ -253,7 +253,10 @@ async def test_without_scripts_a_button_leads_back_to_the_page(finder: FakeFinde
     response = await AsyncClient().post("/discover/download", {"model": "acme/nano-4bit"})
     assert (response.status_code, response.headers["Location"]) == (302, MODEL)
     response = await AsyncClient().post("/discover/download", {"model": "//evil.example"})
-    assert response.headers["Location"].startswith("/discover/")
+    assert response.status_code == 400
+    fetcher.job = replace(fetcher.job, kind="verify", subject="a/b\nc")
+    response = await AsyncClient().get("/discover/transfer?job=7")
+    assert (response.status_code, response.headers["Location"]) == (302, "/discover")
 
 
 @pytest.mark.parametrize("path", ["/discover/download", "/discover/cancel"])
@@ -269,6 +272,8 @@ async def test_actions_are_posts_with_a_token(finder: FakeFinder, fetcher: FakeF
     [
         ("/discover/download", {}),
         ("/discover/download", {"model": "x" * 600}),
+        ("/discover/download", {"model": "a/b\nc"}),
+        ("/discover/cancel", {"job": "7", "model": "a/b\nc"}),
         ("/discover/download", {"model": "a/b", "revision": "x" * 200}),
         ("/discover/cancel", {"job": "x"}),
         ("/discover/cancel", {"job": "9" * 40}),
@@ -277,6 +282,7 @@ async def test_actions_are_posts_with_a_token(finder: FakeFinder, fetcher: FakeF
 )
 async def test_what_cannot_be_asked(finder: FakeFinder, path: str, fields: dict[str, str]) -> None:
     assert (await press(path, **fields)).status_code == 400
+    assert (await AsyncClient().post(path, fields)).status_code == 400, "nor without scripts"
 
 
 async def test_only_the_owner_sees_it(finder: FakeFinder) -> None:
