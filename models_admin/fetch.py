@@ -18,12 +18,12 @@ from models_admin.fetch_line import Fetch, Line
 from models_admin.fetch_names import Wanted, parse_wanted
 from models_admin.fetch_room import Room, no_room
 from models_admin.fetch_rows import checked, paused_fetch, row_of
-from models_admin.fetch_told import from_row, refusal, told_files, wanted_of
+from models_admin.fetch_told import refusal, told_now, wanted_of
 from models_admin.fetch_volume import Catalog, check_volume, ended_by
 from models_admin.hub_variants import names_quantization
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed
-from models_admin.job_words import describe, in_line
+from models_admin.job_words import in_line
 from models_admin.jobs import CANCELLED, PAUSED, End, Jobs
 from models_admin.models import Job, JobState
 from models_admin.quota import ModelsQuota
@@ -95,6 +95,8 @@ class HubFetcher:
         self._jobs, self._catalog, self._models, self._keep_free = jobs, catalog, models, keep_free
         self._busy, self._patience, self._load = busy or Busy(), patience, load
         self._line = Line(at_once)
+        self._opening = asyncio.Lock()
+        """Held from the look at a row of what does not run until it is written, so that no two decide on one row."""
         self.chooser: Chooser | None = None
         self.arrivals: Arrivals | None = None
 
@@ -170,17 +172,24 @@ class HubFetcher:
         if self._jobs.cancel(job):
             await self._jobs.ended(job)
             return await self.status(job)
-        row = await row_of(job)
-        if row.state != JobState.PAUSED:
-            raise Conflict(f"the job {job} does not run: it is {self._told(row).state}", code="job_not_running")
-        await self._jobs.settle(row, CANCELLED)
-        return await self.status(job)
+        async with self._opening:
+            row = await row_of(job)
+            if not self._goes_on(row):
+                if row.state != JobState.PAUSED:
+                    raise Conflict(f"the job {job} does not run: it is {self._told(row).state}", code="job_not_running")
+                await self._jobs.settle(row, CANCELLED)
+                return await self.status(job)
+        return await self._end(job, CANCELLED)
 
     async def pause(self, job: int) -> JobStatus:
         """See ``inference.fetching.Fetcher``."""
         if self._line.of(job) is not None:
             return await self._end(job, PAUSED)
-        told = await self.status(job)
+        async with self._opening:
+            row = await row_of(job)
+            goes_on, told = self._goes_on(row), self._told(row)
+        if goes_on:
+            return await self._end(job, PAUSED)
         if told.state == "paused":
             return told
         if told.kind != "fetch":
@@ -191,15 +200,13 @@ class HubFetcher:
         """See ``inference.fetching.Fetcher``."""
         if self._line.of(job) is not None:
             return await self.status(job)
-        row = await row_of(job)
-        wanted = wanted_of(row) if row.kind == "fetch" and row.state in _ENDED else None
-        if wanted is None:
-            raise Conflict(f"the job {job} cannot be resumed: it is {self._told(row).state}", code="job_not_resumable")
-        if (other := self._line.get(wanted)) is not None:
-            raise Conflict(f"{wanted.repo} is being fetched already, by the job {other.job}", code="model_busy")
-        self._check_room(wanted)
-        fetch = self._begin(Fetch(wanted, row))
-        await fetch.known.wait()
+        async with self._opening:
+            row = await row_of(job)
+            if not self._goes_on(row):
+                self._begin(Fetch(self._resumable(row), row))
+        fetch = self._line.of(job)
+        if fetch is not None:
+            await fetch.known.wait()
         return await self.status(job)
 
     async def repos(self) -> frozenset[str]:
@@ -216,6 +223,24 @@ class HubFetcher:
 
     # ------------------------------------------------------------------------------------------------------ inside
 
+    def _goes_on(self, row: Job) -> bool:
+        """Whether a job that was looked up has begun to go on meanwhile. Hold ``_opening``: it is no other's then."""
+        wanted = wanted_of(row) if row.kind == "fetch" else None
+        fetch = None if wanted is None else self._line.get(wanted)
+        if fetch is not None and fetch.row is None and row.state == JobState.PAUSED:
+            fetch.row = row  # asked for by its name: this is the one that it would find
+        return fetch is not None and fetch.job == row.pk
+
+    def _resumable(self, row: Job) -> Wanted:
+        wanted = wanted_of(row) if row.kind == "fetch" and row.state in _ENDED else None
+        if wanted is None:
+            state = self._told(row).state
+            raise Conflict(f"the job {row.pk} cannot be resumed: it is {state}", code="job_not_resumable")
+        if (other := self._line.get(wanted)) is not None:
+            raise Conflict(f"{wanted.repo} is being fetched already, by the job {other.job}", code="model_busy")
+        self._check_room(wanted)
+        return wanted
+
     def _check_room(self, wanted: Wanted) -> None:
         if len(self._line.waiting()) >= MOST_WAITING:
             raise TooManyRequests(f"{MOST_WAITING} models wait to be fetched already", retry_after=60)
@@ -231,8 +256,8 @@ class HubFetcher:
         fetch = self._line.of(job)
         if fetch is not None and fetch.task is not None and fetch.stage != "loading":
             fetch.end = fetch.end or end
-            if fetch.stage == "line":
-                fetch.task.cancel()
+            if fetch.stage == "line":  # a task that is cancelled before its first step would not even clean up
+                fetch.turn.set()
             else:
                 self._jobs.cancel(job, end)
             await asyncio.wait({fetch.task})
@@ -243,11 +268,15 @@ class HubFetcher:
 
     async def _live(self, fetch: Fetch) -> None:
         try:
-            row = fetch.row = await self._opened(fetch)
+            async with self._opening:
+                row = fetch.row = await self._opened(fetch)
             if fetch.stage == "line":
                 self._show_line()
                 fetch.known.set()
             await fetch.turn.wait()
+            if fetch.end is not None:
+                await self._jobs.settle(row, fetch.end)
+                return
             await self._work(fetch, row)
             self._line.fetched(fetch)
             self._show_line()
@@ -358,29 +387,9 @@ class HubFetcher:
                 self._jobs.show_waiting(fetch.row, JobState.QUEUED, in_line(place), place)
 
     def _told(self, row: Job) -> JobStatus:
-        """The row, with what is newer than it where the job is at work here."""
-        told, fetch = from_row(row), self._line.of(row.pk)
-        if told.state == "queued" and fetch is not None:
-            place = self._line.place(fetch)
-            return dataclasses.replace(told, place=place, message="" if place is None else in_line(place))
-        if told.state != "running":
-            return told
-        rate = self._jobs.rate(row.pk)
-        if fetch is not None:
-            progress, told = fetch.latest, dataclasses.replace(told, files=told_files(fetch.files))
-        else:
-            progress = self._jobs.latest(row.pk) or Progress(row.phase, row.done, row.total, row.unit)
-        stands = progress.unit != "bytes" or bool(progress.note)
-        return dataclasses.replace(
-            told,
-            phase=progress.phase,
-            done=progress.done,
-            total=progress.total,
-            unit=progress.unit,
-            message=describe(progress),
-            bytes_per_second=0.0 if stands else rate.bytes_per_second,
-            seconds_left=None if progress.note else rate.seconds_left,
-        )
+        fetch = self._line.of(row.pk)
+        place = None if fetch is None else self._line.place(fetch)
+        return told_now(row, fetch, place, self._jobs.rate(row.pk), self._jobs.latest(row.pk))
 
 
 def _write(fetch: Fetch, work: Coroutine[Any, Any, None]) -> None:

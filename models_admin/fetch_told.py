@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, cast
@@ -16,8 +17,12 @@ from inference.errors import (
     NotFound,
 )
 from inference.fetching import FileStatus, JobStatus, JobWord
+from models_admin.fetch_line import Fetch
 from models_admin.fetch_names import Wanted, parse_wanted
+from models_admin.job_protocol import Progress
+from models_admin.job_rate import Rate
 from models_admin.job_runner import JobFailed
+from models_admin.job_words import describe, in_line
 from models_admin.models import Job
 
 _REFUSALS: dict[str, Callable[..., LmxError]] = {
@@ -71,6 +76,30 @@ def from_row(row: Job) -> JobStatus:
         finished_at=_seconds(row.finished_at),
         result=result,
         files=files,
+    )
+
+
+def told_now(row: Job, fetch: Fetch | None, place: int | None, rate: Rate, latest: Progress | None) -> JobStatus:
+    """The row, with what is newer than it where the job is at work here: ``fetch``, ``place`` in line, ``latest``."""
+    told = from_row(row)
+    if told.state == "queued" and fetch is not None:
+        return dataclasses.replace(told, place=place, message="" if place is None else in_line(place))
+    if told.state != "running":
+        return told
+    if fetch is not None:
+        progress, told = fetch.latest, dataclasses.replace(told, files=told_files(fetch.files))
+    else:
+        progress = latest or Progress(row.phase, row.done, row.total, row.unit)
+    stands = progress.unit != "bytes" or bool(progress.note)
+    return dataclasses.replace(
+        told,
+        phase=progress.phase,
+        done=progress.done,
+        total=progress.total,
+        unit=progress.unit,
+        message=describe(progress),
+        bytes_per_second=0.0 if stands else rate.bytes_per_second,
+        seconds_left=None if progress.note else rate.seconds_left,
     )
 
 

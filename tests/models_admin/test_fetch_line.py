@@ -215,6 +215,24 @@ async def test_everything_at_once(models: Path, hub: Hub) -> None:
             assert (await site.ended(job)).state in ("done", "paused", "cancelled")
 
 
+@pytest.mark.parametrize("by", ["resume", "start"])
+@pytest.mark.parametrize("end", ["cancel", "pause"])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_is_ended_while_it_begins_to_go_on_has_ended(
+    models: Path, hub: Hub, by: str, end: str, waits: bool
+) -> None:
+    async with site_on(models) as site:
+        a = await site.ask(NAMES[0])
+        await site.fetcher.pause(a)
+        other = await site.ask(NAMES[1]) if waits else None
+        going = site.fetcher.resume(a) if by == "resume" else site.fetcher.start(NAMES[0])
+        _, ended = await asyncio.gather(going, getattr(site.fetcher, end)(a), return_exceptions=True)
+        assert isinstance(ended, JobStatus)
+        assert ended.state == {"cancel": "cancelled", "pause": "paused"}[end]
+        assert (await site.states())[a] == ended.state
+        assert {fetch.job for fetch in site.fetcher._line} == ({other} if waits else set())
+
+
 async def test_the_line_has_an_end(models: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch_module, "MOST_WAITING", 2)
     async with site_on(models) as site:
