@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from asgiref.sync import sync_to_async
 
@@ -16,10 +15,11 @@ from inference.fetching import JobStatus
 from models_admin.busy import Busy
 from models_admin.fetch_line import Fetch, Line
 from models_admin.fetch_names import Wanted, parse_wanted
+from models_admin.fetch_parts import Arrivals, Chooser, Load, Models
 from models_admin.fetch_room import Room, no_room
 from models_admin.fetch_rows import checked, paused_fetch, row_of
 from models_admin.fetch_told import refusal, told_now, wanted_of
-from models_admin.fetch_volume import Catalog, check_volume, ended_by
+from models_admin.fetch_volume import check_volume, ended_by
 from models_admin.hub_variants import names_quantization
 from models_admin.job_protocol import Progress
 from models_admin.job_runner import JobFailed
@@ -52,24 +52,6 @@ _GO_ON_BY_THEMSELVES = ("hub_unreachable", "insufficient_storage", "volume_not_m
 _OPEN = ("queued", "running", "paused")
 _ENDED = (JobState.PAUSED, JobState.FAILED, JobState.CANCELLED)
 
-Load = Callable[[str], Awaitable[object]]
-
-
-class Arrivals(Protocol):
-    """Who decides which revision has a model's name."""
-
-    async def before(self, repo: str) -> None:
-        """A revision of it is going to be fetched."""
-        ...
-
-    async def arrived(self, path: Path, asked: str, *, fetched: bool) -> None:
-        """It lies in ``path`` and is listed; ``asked`` is the revision as it was asked for."""
-        ...
-
-
-Chooser = Callable[[str, str | None], Awaitable[str]]
-"""The repository to fetch for one whose name has no quantization, and for the quantization asked for, if any."""
-
 
 class HubFetcher:
     """``models`` gets ``org/name/<commit>/``; ``catalog`` is refreshed after each success.
@@ -81,7 +63,7 @@ class HubFetcher:
     def __init__(
         self,
         jobs: Jobs,
-        catalog: Catalog,
+        catalog: Models,
         models: Path,
         *,
         keep_free: int = KEEP_FREE_BYTES,
@@ -324,6 +306,8 @@ class HubFetcher:
                 await check_volume(self._catalog.rows(), self._models)
                 if self.arrivals is not None:
                     await self.arrivals.before(fetch.wanted.repo)
+                if self._quota is not None:
+                    await self._quota.look()
                 fetch.result = await self._jobs.run(
                     "fetch",
                     PROGRAM,
@@ -344,18 +328,22 @@ class HubFetcher:
     def _learn(self, fetch: Fetch, job: int, about: dict[str, Any]) -> None:
         """What the program says before it brings the first byte."""
         if "commit" in about:
-            _write(fetch, self._jobs.note(job, params={"commit": about["commit"]}))
+            fetch.commit = about["commit"]
+            fetch.write(self._jobs.note(job, params={"commit": about["commit"]}))
         if "files" in about:
             fetch.files, done, total = about["files"], about["done"], about["done"] + about["missing"]
             fetch.latest = Progress("download", done, total)
-            _write(fetch, self._jobs.keep_files(job, [list(file) for file in fetch.files]))
-            _write(fetch, self._jobs.began(job, done, total))
+            fetch.write(self._jobs.keep_files(job, [list(file) for file in fetch.files]))
+            fetch.write(self._jobs.began(job, done, total))
             self._reserve(fetch, job, about["missing"], about["free"])
 
     def _reserve(self, fetch: Fetch, job: int, missing: int, free: int) -> None:
         """Pause it where the limit, or what is promised to others under way, leaves no room for it."""
         room = Room(missing, free, self._keep_free, self._line.promised(fetch))
-        if (end := no_room(fetch.wanted.repo, fetch.latest.total, room, self._quota)) is not None:
+        end = no_room(fetch, room, self._line.held(fetch), self._quota)
+        if end is None:
+            fetch.is_promised = True
+        else:
             fetch.end = end
             self._jobs.cancel(job, end)
 
@@ -363,6 +351,8 @@ class HubFetcher:
         """Whoever hears that a fetch is done finds its model in the catalog."""
         await asyncio.gather(*fetch.writing)
         await self._jobs.keep_files(job, fetch.files)
+        if self._quota is not None:
+            await self._quota.look()
         if result is not None:
             await self._catalog.refresh()
             if self.arrivals is not None:
@@ -390,10 +380,3 @@ class HubFetcher:
         fetch = self._line.of(row.pk)
         place = None if fetch is None else self._line.place(fetch)
         return told_now(row, fetch, place, self._jobs.rate(row.pk), self._jobs.latest(row.pk))
-
-
-def _write(fetch: Fetch, work: Coroutine[Any, Any, None]) -> None:
-    """In the background; ``Fetch.writing`` is awaited before the job ends."""
-    task = asyncio.create_task(work)
-    fetch.writing.add(task)
-    task.add_done_callback(fetch.writing.discard)

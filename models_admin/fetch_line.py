@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -13,12 +13,14 @@ from models_admin.fetch_names import Wanted
 from models_admin.job_protocol import Progress
 from models_admin.jobs import End
 from models_admin.models import Job
+from models_admin.quota import place_of
 
 
 class Fetch:
     """``row`` is None until it has a number; with one that goes on, the row it had.
 
     ``known`` is set with its size, when it waits for something, or at its end. ``end`` is what its owner wants of it.
+    ``commit`` is empty until it is known; ``is_promised``: there is room for all of it, which nobody else may have.
     A fetch in ``line`` has no place, a ``running`` one has; ``loading``: all is there, and is being loaded.
     """
 
@@ -31,6 +33,9 @@ class Fetch:
         self.files: list[list[Any]] = []
         if row is not None:
             self.latest, self.files = Progress("resolve", row.done, row.total), row.files
+        commit = None if row is None else row.params.get("commit")
+        self.commit = commit if isinstance(commit, str) else ""
+        self.is_promised = False
         self.end: End | None = None
         self.result: dict[str, Any] | None = None
         self.failure: LmxError | None = None
@@ -40,6 +45,17 @@ class Fetch:
     @property
     def job(self) -> int | None:
         return None if self.row is None else self.row.pk
+
+    @property
+    def place(self) -> str:
+        """Where it is fetched to; see ``quota.place_of``."""
+        return place_of(self.wanted.repo, self.commit)
+
+    def write(self, work: Coroutine[Any, Any, None]) -> None:
+        """In the background; ``writing`` is awaited before the job ends."""
+        task = asyncio.create_task(work)
+        self.writing.add(task)
+        task.add_done_callback(self.writing.discard)
 
     @property
     def missing(self) -> int:
@@ -88,6 +104,11 @@ class Line:
     def promised(self, but: Fetch) -> int:
         """Bytes that those with a place still have to fetch, without one of them."""
         return sum(fetch.missing for fetch in self if fetch is not but and fetch.stage == "running")
+
+    def held(self, but: Fetch) -> dict[str, int]:
+        """Bytes that those with a place will have on the disk, by where; of one that is being ended what it has."""
+        others = [fetch for fetch in self if fetch is not but and fetch.stage == "running" and fetch.is_promised]
+        return {fetch.place: fetch.latest.total if fetch.end is None else fetch.latest.done for fetch in others}
 
     def add(self, fetch: Fetch) -> None:
         self._fetches[fetch.wanted.key] = fetch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from models_admin.fetch_line import Fetch
 from models_admin.job_words import amount
 from models_admin.jobs import End
 from models_admin.models import JobState
@@ -20,14 +22,16 @@ class Room:
     promised: int
 
 
-def no_room(repo: str, total: int, room: Room, quota: ModelsQuota | None) -> End | None:
-    """How a download of ``total`` bytes is paused that has no room; None for one that has.
+def no_room(fetch: Fetch, room: Room, held: Mapping[str, int], quota: ModelsQuota | None) -> End | None:
+    """How a download that knows its size is paused that has no room; None for one that has.
 
-    What others that are under way still need is theirs; its own program sees what is free.
+    What others that are under way still need is theirs; its own program sees what is free. ``held`` are the bytes that
+    they will have, by their places: see ``Line.held``.
     """
+    repo = fetch.wanted.repo
     try:
         if quota is not None:
-            quota.check(repo, total)
+            quota.check(repo, fetch.latest.total, fetch.place, held)
     except QuotaExceeded as error:
         return End(JobState.PAUSED, error.message, error.code, error.details)
     if not room.promised or room.missing <= room.free - room.keep_free - room.promised:

@@ -6,9 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-from inference.catalog import ModelRef
 from inference.errors import Conflict, LmxError
 from models_admin.jobs import End
 from models_admin.models import JobState
@@ -22,18 +20,6 @@ class VolumeAway(Conflict):
     """It was mounted when models were last seen on it."""
 
     code = "volume_not_mounted"
-
-
-class Catalog(Protocol):
-    """What a fetch needs of it."""
-
-    async def refresh(self) -> None: ...
-
-    def all(self) -> list[ModelRef]: ...
-
-    def rows(self) -> list[Row]: ...
-
-    def rows_of(self, repo: str) -> list[Row]: ...
 
 
 async def check_volume(rows: Sequence[Row], models: Path) -> None:

@@ -225,9 +225,10 @@ async def test_what_is_ended_while_it_begins_to_go_on_has_ended(
         a = await site.ask(NAMES[0])
         await site.fetcher.pause(a)
         other = await site.ask(NAMES[1]) if waits else None
-        going = site.fetcher.resume(a) if by == "resume" else site.fetcher.start(NAMES[0])
-        _, ended = await asyncio.gather(going, getattr(site.fetcher, end)(a), return_exceptions=True)
-        assert isinstance(ended, JobStatus)
+        going = asyncio.create_task(site.fetcher.resume(a) if by == "resume" else site.fetcher.start(NAMES[0]))
+        ending = asyncio.create_task(site.fetcher.cancel(a) if end == "cancel" else site.fetcher.pause(a))
+        await asyncio.wait({going, ending})
+        ended = ending.result()
         assert ended.state == {"cancel": "cancelled", "pause": "paused"}[end]
         assert (await site.states())[a] == ended.state
         assert {fetch.job for fetch in site.fetcher._line} == ({other} if waits else set())
