@@ -199,3 +199,13 @@ def test_a_hub_that_goes_away_and_comes_back(context: BrowserContext, server: Li
     page.get_by_role("link", name="Try again").click()
     expect(page.locator("#results")).to_contain_text("No model was found")
     assert watch.complaints == []
+
+
+def test_the_first_click_after_typing_opens_what_it_hits(context: BrowserContext, server: LiveServer) -> None:
+    """The field loses the focus when the button goes down: that is no search, which would swap the list away."""
+    page, watch = opened(context, server)
+    page.locator("#q").press_sequentially("huge")
+    expect(page.locator(".found li")).to_have_count(1)
+    page.get_by_role("link", name="huge-4bit", exact=True).click(delay=90)
+    expect(page.locator("h1")).to_have_text("huge-4bit")
+    assert watch.complaints == []
