@@ -36,6 +36,7 @@ _VERBS = {
     "unload": "unload_model",
     "download": "download_model",
     "discover_download": "download_model",
+    "discover_resume": "resume_job",
     "discover_cancel": "cancel_job",
     "stop": "cancel_request",
     "model_settings": "set_model_settings",

@@ -119,6 +119,17 @@ async def discover_cancel(request: HttpRequest) -> HttpResponseBase:
     return await _transfer(request, model, job, failure)
 
 
+@require_POST
+@page
+async def discover_resume(request: HttpRequest) -> HttpResponseBase:
+    """Have the download ``job``, which is paused, go on."""
+    number, model = request.POST.get("job", ""), request.POST.get("model", "")[:LONGEST_NAME]
+    if not (number.isascii() and number.isdecimal() and len(number) < 16):
+        return HttpResponseBadRequest("job is a number\n", content_type="text/plain")
+    job, failure = await _tried(fetcher().resume(int(number)))
+    return await _transfer(request, model, job, failure)
+
+
 @require_GET
 @page
 async def discover_transfer(request: HttpRequest) -> HttpResponseBase:

@@ -140,6 +140,7 @@ def _shown(job: JobStatus) -> dict[str, Any]:
     return {
         "id": job.job,
         "title": job.subject or job.kind,
+        "model": job.subject if fetches and job.state in ("done", "already_downloaded") else "",
         "kind": _KINDS.get(job.kind, job.kind),
         "state": job.state,
         "word": _WORDS.get(job.state, job.state),

@@ -27,6 +27,7 @@ urlpatterns = [
     path("discover/fit", discover.discover_fit, name="discover_fit"),
     path("discover/download", discover.discover_download, name="discover_download"),
     path("discover/transfer", discover.discover_transfer, name="discover_transfer"),
+    path("discover/resume", discover.discover_resume, name="discover_resume"),
     path("discover/cancel", discover.discover_cancel, name="discover_cancel"),
     path("discover/model/<path:repo>", discover.discover_model, name="discover_model"),
     path("models", models_page.models, name="models_page"),

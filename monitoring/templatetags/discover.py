@@ -11,13 +11,13 @@ register = template.Library()
 
 @register.filter
 def parameters(value: int | None) -> str:
-    """A model's parameters: ``4.0B``, ``135M``."""
+    """A model's parameters: ``4.0 B``, ``135 M``."""
     if not value:
         return "–"
     for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6)):
         if value >= size:
             figure = value / size
-            return f"{figure:.0f}{unit}" if figure >= 100 or unit == "M" else f"{figure:.1f}{unit}"
+            return f"{figure:.0f} {unit}" if figure >= 100 or unit == "M" else f"{figure:.1f} {unit}"
     return f"{value:,}"
 
 

@@ -11,24 +11,26 @@ from django import template
 
 register = template.Library()
 
+_TIB = 1024**4
 _GIB = 1024**3
 _MIB = 1024**2
 
 
 @register.filter
 def size(value: float | None) -> str:
-    """Bytes as ``12.4 GB``; below 1000 MB ``312 MB``. GB are 2**30, as the system's own tools count memory."""
+    """Bytes as ``12.4 GB``; below 1000 MB ``312 MB``, below half a MB ``12 KB``, from 1000 GB on ``1.8 TB``.
+
+    GB are 2**30, as the system's own tools count memory.
+    """
     if value is None:
         return "–"
+    if value >= 1000 * _GIB:
+        return f"{value / _TIB:.1f} TB"
     if value >= 1000 * _MIB:
         return f"{value / _GIB:.1f} GB"
+    if 0 < value < _MIB / 2:
+        return f"{math.ceil(value / 1024)} KB"
     return f"{value / _MIB:.0f} MB"
-
-
-@register.filter
-def file_size(value: float) -> str:
-    """As ``size``, below a MB in KB: files may be small."""
-    return f"{math.ceil(value / 1024)} KB" if value < _MIB else size(value)
 
 
 @register.filter

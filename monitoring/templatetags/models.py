@@ -8,7 +8,6 @@ from monitoring.templatetags.lmx import size
 
 register = template.Library()
 
-_MIB = 1024**2
 _RUN = {
     "ready": "in memory",
     "draining": "unloading",
@@ -48,10 +47,8 @@ def past(action: str) -> str:
 
 @register.filter
 def size_or_dash(value: int) -> str:
-    """Bytes in words; nothing is a dash, and what is hardly anything is not "0 MB"."""
-    if not value:
-        return "–"
-    return size(value) if value >= _MIB / 2 else f"{max(1, round(value / 1024))} KB"
+    """Bytes in words; nothing is a dash."""
+    return size(value) if value else "–"
 
 
 @register.filter

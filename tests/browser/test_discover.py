@@ -118,7 +118,12 @@ def test_a_download_from_the_first_byte_to_the_last(context: BrowserContext, ser
     expect(page.locator("#model")).to_contain_text("On this machine")
     expect(page.get_by_role("button", name=re.compile("^Download"))).to_have_count(0)
     page.goto(f"{server.url}/discover?q=nano")
-    expect(page.locator('[data-model="acme/nano-4bit"]')).to_contain_text("on this machine")
+    page.locator('[data-model="acme/nano-4bit"]').get_by_role("link", name="on this machine").click()
+    expect(page).to_have_url(f"{server.url}/models/one?model_id=acme%2Fnano-4bit")
+    page.goto(server.url)
+    events = page.locator("#events")
+    expect(events).to_contain_text("download of acme/nano-4bit waits for its turn")
+    expect(events).to_contain_text("download of acme/nano-4bit is done")
     assert watch.complaints == []
 
 

@@ -66,7 +66,7 @@ async def test_it_works(finder: FakeFinder) -> None:
     assert "nano-4bit" in page
     assert "1.2M downloads" in page
     assert "2.0 GB" in page
-    assert "4.0B" in page
+    assert "4.0 B parameters" in page
     assert 'hx-get="/discover/fit?model=acme%2Fnano-4bit"' in page
     chip = await text("/discover/fit?model=acme%2Fnano-4bit", HTMX)
     assert 'data-verdict="fits"' in chip
@@ -249,6 +249,20 @@ async def test_cancelling(finder: FakeFinder, fetcher: FakeFetcher) -> None:
     assert "is on this machine" in (await press("/discover/cancel", job="7")).content.decode()
 
 
+async def test_a_paused_download_is_resumed(finder: FakeFinder, fetcher: FakeFetcher) -> None:
+    fetcher.job = replace(fetcher.job, state="paused", total=0)
+    part = await text("/discover/transfer?job=7", HTMX)
+    assert "Resume download" in part
+    assert "Cancel download" in part
+    assert "<progress" not in part
+    fetcher.job = replace(fetcher.job, state="running")
+    part = (await press("/discover/resume", job="7", model="acme/nano-4bit")).content.decode()
+    assert "Resume download" not in part
+    assert 'data-state="running"' in part
+    fetcher.refuse = Conflict("it is done", code="job_done")
+    assert "it is done" in (await press("/discover/resume", job="7", model="acme/nano-4bit")).content.decode()
+
+
 async def test_without_scripts_a_button_leads_back_to_the_page(finder: FakeFinder, fetcher: FakeFetcher) -> None:
     response = await AsyncClient().post("/discover/download", {"model": "acme/nano-4bit"})
     assert (response.status_code, response.headers["Location"]) == (302, MODEL)
@@ -259,7 +273,7 @@ async def test_without_scripts_a_button_leads_back_to_the_page(finder: FakeFinde
     assert (response.status_code, response.headers["Location"]) == (302, "/discover")
 
 
-@pytest.mark.parametrize("path", ["/discover/download", "/discover/cancel"])
+@pytest.mark.parametrize("path", ["/discover/download", "/discover/resume", "/discover/cancel"])
 async def test_actions_are_posts_with_a_token(finder: FakeFinder, fetcher: FakeFetcher, path: str) -> None:
     client = AsyncClient(enforce_csrf_checks=True)
     assert (await client.get(path)).status_code == 405

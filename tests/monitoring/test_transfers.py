@@ -90,6 +90,24 @@ async def test_what_is_shown_is_escaped_and_in_its_group(fetches: Fetches) -> No
     assert "Try again: org" in page
 
 
+async def test_only_what_moves_or_has_a_size_has_a_bar_and_what_is_here_leads_to_its_page(fetches: Fetches) -> None:
+    fetches.known = [
+        replace(RUNNING, job=2, state="queued", subject="org/two", done=0, total=0),
+        replace(RUNNING, job=3, state="paused", subject="org/three", done=0, total=0),
+    ]
+    page = await text()
+    assert "<progress" not in page
+    assert "/models/one" not in page
+    fetches.known = [
+        replace(RUNNING, job=4, done=0, total=0),
+        replace(RUNNING, job=5, state="paused", subject="org/five", done=1, total=2),
+        replace(RUNNING, job=6, state="done", subject="org/six"),
+    ]
+    page = await text()
+    assert page.count("<progress") == 2
+    assert page.count("/models/one?model_id=org%2Fsix") == 1
+
+
 async def test_without_jobs_the_way_to_some_is_shown(fetches: Fetches) -> None:
     fetches.known = []
     assert 'href="/discover"' in await text("/transfers/list")

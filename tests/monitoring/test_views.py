@@ -211,10 +211,29 @@ def test_times_have_their_unit(ms: float | None, said: str) -> None:
     assert milliseconds(ms) == said
 
 
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 MB"), (100, "1 KB"), (200 << 10, "200 KB"), (600 << 10, "1 MB"), (1843 * GIB, "1.8 TB")]
+)
+def test_very_small_and_very_large_sizes_have_their_own_units(count: float, said: str) -> None:
+    assert size(count) == said
+
+
 @pytest.mark.parametrize("written", [size, gigabytes, terminal.size])
 @pytest.mark.parametrize(("count", "said"), [(312 << 20, "312 MB"), (1010 << 20, "1.0 GB"), (12.4 * GIB, "12.4 GB")])
 def test_a_size_is_the_same_wherever_it_is_written(written: Callable[[float], str], count: float, said: str) -> None:
     assert written(count) == said
+
+
+async def test_a_model_that_cannot_be_loaded_says_why_and_leads_to_its_page(
+    client: AsyncClient, engine: FakeEngine
+) -> None:
+    engine.statuses["org/one"] = replace(engine.statuses["org/one"], state="failed", reason="<i>a file is missing")
+    page = await text(client, "/now/models")
+    assert "&lt;i&gt;a file is missing" in page
+    assert 'aria-label="Load into memory: org/one"' not in page
+    assert 'aria-label="Load into memory: org/two"' in page
+    assert page.count('href="/models/one?model_id=org%2Fone"') == 2
+    assert 'href="/models/one?model_id=org%2F%3Cb%3Ethree"' in page
 
 
 async def test_a_model_that_leaves_does_not_claim_to_stay(client: AsyncClient, engine: FakeEngine) -> None:

@@ -18,12 +18,13 @@ function tidy({ detail }) {
 function show(job, { key }) {
   const element = transfer();
   if (element?.dataset.job !== key) return;
-  if (!job) {
+  if (!job || job.state !== element.dataset.state) {
     refresh();
     return;
   }
   write(element.querySelector('[data-f="message"]'), job.message ?? job.state);
-  if (job.total) Object.assign(element.querySelector("progress"), { max: job.total, value: job.done });
+  const bar = element.querySelector("progress");
+  if (bar && job.total) Object.assign(bar, { max: job.total, value: job.done });
 }
 
 // It has ended, or may have while nobody told.

@@ -14,6 +14,9 @@ const SHAPES = {
   "memory.not_returned": "crash",
 };
 
+// As on the page Transfers.
+const JOBS = { fetch: "download", verify: "verification", demo: "demo model" };
+
 const WORDS = {
   "model.loading": (event) => `loading ${name(event)}`,
   "model.loaded": (event) => `loaded ${name(event)}${event.seconds ? ` in ${event.seconds.toFixed(1)} s` : ""}`,
@@ -27,12 +30,14 @@ const WORDS = {
   "request.refused": (event) => `a request for ${name(event)} was refused${because(event)}`,
   "worker.died": (event) => `the process of ${name(event)} died${because(event)}`,
   "worker.log": (event) => `${name(event)} says${because(event)}`,
-  "job.started": (event) => `${event.job_kind} of ${event.subject} begins`,
-  "job.resumed": (event) => `${event.job_kind} of ${event.subject} goes on`,
-  "job.interrupted": (event) => `${event.job_kind} of ${event.subject} waits for the server to start again`,
-  "job.done": (event) => `${event.job_kind} of ${event.subject} is done`,
-  "job.failed": (event) => `${event.job_kind} of ${event.subject} failed${because(event)}`,
-  "job.cancelled": (event) => `${event.job_kind} of ${event.subject} was cancelled`,
+  "job.queued": (event) => `${job(event)} waits for its turn`,
+  "job.started": (event) => `${job(event)} begins`,
+  "job.paused": (event) => `${job(event)} is paused`,
+  "job.resumed": (event) => `${job(event)} goes on`,
+  "job.interrupted": (event) => `${job(event)} waits for the server to start again`,
+  "job.done": (event) => `${job(event)} is done`,
+  "job.failed": (event) => `${job(event)} failed${because(event)}`,
+  "job.cancelled": (event) => `${job(event)} was cancelled`,
   "memory.pressure": (event) => `the machine is short of memory: ${name(event)} has to go`,
   "memory.not_returned": (event) => `${size(event.held_bytes)} of ${name(event)} did not come back`,
 };
@@ -41,6 +46,8 @@ const because = (event) => {
   const reason = event.message || event.error || event.cause || event.reason;
   return reason ? `: ${reason}` : "";
 };
+
+const job = (event) => `${JOBS[event.job_kind] ?? event.job_kind}${event.subject ? ` of ${event.subject}` : ""}`;
 
 const name = (event) => short(event.model ?? "a model");
 

@@ -1,16 +1,18 @@
 // Numbers as the pages write them; monitoring/templatetags/lmx.py does the same on the server.
 
+const TIB = 1024 ** 4;
 const GIB = 1024 ** 3;
 const MIB = 1024 ** 2;
 const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const exactFormat = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
-// From 1000 MB on in GB, so that no figure has four digits.
-export const size = (bytes) =>
-  bytes >= 1000 * MIB ? `${(bytes / GIB).toFixed(1)} GB` : `${Math.round((bytes ?? 0) / MIB)} MB`;
-
-// Files may be small.
-export const fileSize = (bytes) => (bytes < MIB ? `${Math.ceil(bytes / 1024)} KB` : size(bytes));
+// From 1000 MB on in GB and from 1000 GB on in TB, so that no figure has four digits; below half a MB in KB.
+export function size(bytes) {
+  if (bytes >= 1000 * GIB) return `${(bytes / TIB).toFixed(1)} TB`;
+  if (bytes >= 1000 * MIB) return `${(bytes / GIB).toFixed(1)} GB`;
+  if (bytes > 0 && bytes < MIB / 2) return `${Math.ceil(bytes / 1024)} KB`;
+  return `${Math.round((bytes ?? 0) / MIB)} MB`;
+}
 
 // For lists where nothing is nothing: no model is "0 MB".
 export const sizeOrDash = (bytes) => (bytes >= MIB / 2 ? size(bytes) : "–");

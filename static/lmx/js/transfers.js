@@ -1,6 +1,6 @@
 // The page Transfers: figures are written in place; the fragment is fetched again when a job comes, goes or changes state.
 
-import { duration, fileSize, size, write } from "./format.js";
+import { duration, size, write } from "./format.js";
 import { live } from "./live.js";
 
 const jobs = new Map();
@@ -75,7 +75,7 @@ function fillFile(element, { file, file_done: done }) {
   if (!line) return;
   const bar = line.querySelector("progress");
   bar.value = done;
-  write(line.querySelector('[data-f="file"]'), `${fileSize(done)} of ${fileSize(bar.max)}`);
+  write(line.querySelector('[data-f="file"]'), `${size(done)} of ${size(bar.max)}`);
 }
 
 function again() {
