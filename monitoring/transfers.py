@@ -29,6 +29,7 @@ _GROUPS = (
 )
 _WORDS = {"already_downloaded": "was here already"}
 _KINDS = {"fetch": "download", "verify": "verification", "demo": "demo model"}
+_KINDS |= {"convert": "conversion", "check-updates": "question to the Hub"}
 
 
 @require_safe

@@ -15,7 +15,7 @@ const SHAPES = {
 };
 
 // As on the page Transfers.
-const JOBS = { fetch: "download", verify: "verification", demo: "demo model" };
+const JOBS = { fetch: "download", verify: "verification", demo: "demo model", convert: "conversion", "check-updates": "question to the Hub" };
 
 const WORDS = {
   "model.loading": (event) => `loading ${name(event)}`,
