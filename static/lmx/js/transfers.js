@@ -9,7 +9,7 @@ let timer = null;
 let fetching = false;
 
 const section = () => document.getElementById("transfers");
-const pressed = () => section().querySelector(".htmx-request, button:active");
+const pressed = () => section().querySelector(".htmx-request, button:active, summary:active");
 const row = (id) => section().querySelector(`.transfer[data-job="${CSS.escape(String(id))}"]`);
 
 const shape = (pairs) => JSON.stringify([...pairs].sort());
@@ -106,6 +106,12 @@ document.addEventListener(
   },
   true,
 );
+// At once: before its toggle event comes, the list may have been drawn anew.
+document.addEventListener("click", ({ target }) => {
+  const details = target.closest("details[data-files] > summary")?.parentElement;
+  if (details?.open === false) open.add(details.dataset.files);
+  else if (details) open.delete(details.dataset.files);
+});
 document.addEventListener("htmx:afterSettle", again);
 // What was taken leaves the field; what was refused, or written meanwhile, stays.
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
