@@ -25,7 +25,7 @@ from models_admin.facts import read_facts
 from models_admin.fetch_lock import locked
 from models_admin.fetch_names import take
 from models_admin.job_child import JobError, Reporter, run_job
-from models_admin.manifest import FileEntry, Manifest, sha256_file, sync, write_manifest
+from models_admin.manifest import Manifest, sha256_file, sign, sync
 
 SOURCE = "converted"
 _TOOLS = ("opta-lmx", "mlx", "mlx-lm")
@@ -54,7 +54,8 @@ def _alone(params: dict[str, Any], target: Path, report: Reporter) -> dict[str, 
         origin = _make(params, partial, report)
         if problem := read_facts(partial, target.parent.parent).problem:
             raise JobError(f"What was made cannot be used: {problem}.", code="unsupported_model")
-        size = _sign(partial, params["repo"], origin, report)
+        signed = Manifest(SOURCE, params["repo"], "", {}, _in_words(origin), made=origin)
+        size = sign(partial, signed, lambda done, total: report("sign", done, total))
         partial.rename(target)
         sync(target.parent)
     finally:
@@ -149,25 +150,6 @@ def _copy_others(source: Path, partial: Path) -> None:
         if name.endswith(".safetensors") or name in _MADE or not (source / name).is_file():
             continue
         shutil.copyfile(source / name, partial / name)
-
-
-def _sign(partial: Path, repo: str, origin: dict[str, Any], report: Reporter) -> int:
-    """Hash every file as it lies on the disk; returns the bytes of all."""
-    files = sorted(file for file in partial.iterdir() if file.is_file())
-    total, done, entries = sum(file.stat().st_size for file in files), 0, dict[str, FileEntry]()
-
-    def on_bytes(count: int) -> None:
-        nonlocal done
-        done += count
-        report("sign", done, total)
-
-    for file in files:
-        sync(file)
-        entries[file.name] = FileEntry(file.stat().st_size, sha256_file(file, on_bytes))
-    write_manifest(partial, Manifest(SOURCE, repo, "", entries, _in_words(origin), made=origin))
-    for path in (partial / "lmx-manifest.json", partial):
-        sync(path)
-    return total
 
 
 def _in_words(origin: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from models_admin import demo_source as source
 from models_admin.facts import read_facts
 from models_admin.job_child import JobError, Reporter, run_job
-from models_admin.manifest import FileEntry, Manifest, sha256_file, sync, write_manifest
+from models_admin.manifest import Manifest, sha256_file, sign
 from models_admin.row import examine
 from models_admin.scan import scan
 from models_admin.tied import tied_command
@@ -188,7 +188,8 @@ def _install(wheel: Path, home: Path, target: Path, report: Reporter, *, embeddi
             origin = _convert(gguf, made, report)
         if problem := read_facts(made, partial).problem:
             raise JobError(f"The model that was brought is not usable: {problem}. Start it again.")
-        _sign(made, target, origin, report)
+        signed = Manifest(source.SOURCE, "/".join(target.parent.parts[-2:]), target.name, {}, origin)
+        sign(made, signed, lambda done, total: report("sign", done, total))
         if target.exists():
             target.rename(partial / "replaced")
         made.rename(target)
@@ -242,25 +243,6 @@ def _convert(gguf: Path, made: Path, report: Reporter) -> str:
         raise JobError(f"The demo model cannot be converted: {error}") from error
     member = source.GGUF_MEMBER.rpartition("/")[2]
     return f"{member} of {source.WHEEL.package} {source.WHEEL.version}, converted to MLX as {precision}"
-
-
-def _sign(made: Path, target: Path, origin: str, report: Reporter) -> None:
-    """Hash every file as it lies on the disk, and put it there for good. ``target`` names repository and revision."""
-    files = sorted(file for file in made.iterdir() if file.is_file())
-    total, done, entries = sum(file.stat().st_size for file in files), 0, dict[str, FileEntry]()
-
-    def on_bytes(count: int) -> None:
-        nonlocal done
-        done += count
-        report("sign", done, total)
-
-    for file in files:
-        sync(file)
-        entries[file.name] = FileEntry(file.stat().st_size, sha256_file(file, on_bytes))
-    repo = "/".join(target.parent.parts[-2:])
-    manifest = Manifest(source.SOURCE, repo, target.name, entries, origin)
-    write_manifest(made, manifest)
-    sync(made)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from models_admin import second_names
 from models_admin.fetch_hash import Wished
 from models_admin.fetch_repair import Known
-from models_admin.manifest import read_manifest
-
-_NO_LINKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV, errno.EMLINK)
-"""How a disk says that it gives the file no second name."""
+from models_admin.manifest import read_manifest, sync
+from models_admin.second_names import plain_size
 
 
 def take_over(
@@ -34,9 +30,9 @@ def take_over(
     for file in files:
         done += file.size
         wanted = partial / file.name
-        if _size(wanted) == file.size:
+        if plain_size(wanted) == file.size:
             continue
-        there = [known for known in others if _size(known.directory / file.name) == file.size]
+        there = [known for known in others if plain_size(known.directory / file.name) == file.size]
         if any(_taken(file, known, wanted) for known in there):
             wanted.with_name(f"{wanted.name}.part").unlink(missing_ok=True)
         if there:
@@ -52,7 +48,7 @@ def _taken(file: Wished, known: Known, wanted: Path) -> bool:
             return False
         wanted.unlink(missing_ok=True)
         wanted.parent.mkdir(exist_ok=True)
-        return _second_name(there, wanted)
+        return second_names.give(there, wanted, _copy)
     except OSError:
         return False  # it is fetched
 
@@ -64,23 +60,7 @@ def _is_another(file: Wished, known: Known) -> bool:
     return entry is not None and file.signature.kind == "sha256" and entry.sha256 != file.signature.value
 
 
-def _second_name(there: Path, wanted: Path) -> bool:
-    try:
-        os.link(there, wanted, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            return False
-        # On a disk that shares blocks this costs no space either.
-        shutil.copyfile(there, wanted, follow_symlinks=False)
-        with wanted.open("rb") as copied:
-            os.fsync(copied.fileno())
-    return True
-
-
-def _size(path: Path) -> int | None:
-    """Of a regular file that is no link; None for anything else."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+def _copy(there: Path, wanted: Path) -> None:
+    """On a disk that shares blocks this costs no space either."""
+    shutil.copyfile(there, wanted, follow_symlinks=False)
+    sync(wanted)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models_admin import second_names
 from models_admin.fetch_hash import Wished
+from models_admin.second_names import plain_size
 from models_admin.stamp import stamp_of
-
-_NO_LINKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
-"""How a disk says that it has no hard links."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +51,13 @@ def keep_good(files: Iterable[Wished], partial: Path, known: Known, report: Call
     for file in files:
         there, wanted = known.directory / file.name, partial / file.name
         done += file.size
-        if _size(wanted) == file.size or _size(there) != file.size or known.is_bad(file.name):
+        if plain_size(wanted) == file.size or plain_size(there) != file.size or known.is_bad(file.name):
             continue
         if known.is_sound(file.name) or file.signature.matches(there):
             wanted.unlink(missing_ok=True)
             wanted.parent.mkdir(exist_ok=True)
-            if _second_name(there, wanted, may_move=_is_ours(known.directory, partial)):
+            move = Path.rename if _is_ours(known.directory, partial) else None
+            if second_names.give(there, wanted, move):
                 wanted.with_name(f"{wanted.name}.part").unlink(missing_ok=True)
         report(done)
 
@@ -67,23 +65,3 @@ def keep_good(files: Iterable[Wished], partial: Path, known: Known, report: Call
 def _is_ours(directory: Path, partial: Path) -> bool:
     """Whether it is really the directory beside ``partial``, and no link to some other place."""
     return os.path.realpath(directory) == os.path.join(os.path.realpath(partial.parent), directory.name)
-
-
-def _second_name(there: Path, wanted: Path, *, may_move: bool) -> bool:
-    """False: it could not be given one, and is fetched anew."""
-    try:
-        os.link(there, wanted, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINKS or not may_move:
-            return False
-        there.rename(wanted)
-    return True
-
-
-def _size(path: Path) -> int | None:
-    """Of a regular file that is no link; None for anything else."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None

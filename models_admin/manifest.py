@@ -67,6 +67,28 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     (directory / NAME).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
 
 
+def sign(directory: Path, manifest: Manifest, report: Callable[[int, int], None]) -> int:
+    """Hash every file as it lies in ``directory`` and write ``manifest`` with them; returns the bytes of all.
+
+    On return everything is on the disk for good. ``report`` hears how many bytes of how many were read.
+    """
+    files = sorted(file for file in directory.iterdir() if file.is_file())
+    total, done, entries = sum(file.stat().st_size for file in files), 0, dict[str, FileEntry]()
+
+    def on_bytes(count: int) -> None:
+        nonlocal done
+        done += count
+        report(done, total)
+
+    for file in files:
+        sync(file)
+        entries[file.name] = FileEntry(file.stat().st_size, sha256_file(file, on_bytes))
+    write_manifest(directory, msgspec.structs.replace(manifest, files=entries))
+    for path in (directory / NAME, directory):
+        sync(path)
+    return total
+
+
 def read_manifest(directory: Path) -> Manifest | None:
     """The manifest of ``directory``; None when there is none that can be understood."""
     path = directory / NAME

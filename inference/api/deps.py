@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from django.http import HttpRequest
 
@@ -23,6 +23,8 @@ from inference.model_settings import SettingsKeeper
 from inference.models_on_disk import Keeper
 from inference.principal import Principal, Scope
 from inference.protocols.responses.background import Responses
+
+Part = TypeVar("Part")
 
 
 class EventFrame(Protocol):
@@ -128,11 +130,15 @@ def services() -> Services:
     return _services
 
 
+def _given(part: Part | None) -> Part:
+    if part is None:
+        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
+    return part
+
+
 def catalog() -> Catalog:
     """The catalog; 503 while the server starts or stops."""
-    if _services.catalog is None:
-        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
-    return _services.catalog
+    return _given(_services.catalog)
 
 
 def responses() -> Responses:
@@ -142,58 +148,42 @@ def responses() -> Responses:
 
 def fetcher() -> Fetcher:
     """Who fetches models and knows the jobs; 503 while the server starts or stops."""
-    if _services.fetcher is None:
-        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
-    return _services.fetcher
+    return _given(_services.fetcher)
 
 
 def keeper() -> Keeper:
     """Who keeps the models on disk in order; 503 while the server starts or stops."""
-    if _services.keeper is None:
-        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
-    return _services.keeper
+    return _given(_services.keeper)
 
 
 def audit() -> AuditSource:
     """The audit log; 503 while the server starts or stops."""
-    if _services.audit is None:
-        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
-    return _services.audit
+    return _given(_services.audit)
 
 
 def model_settings() -> SettingsKeeper:
     """Who keeps the settings of models; 503 while the server starts or stops."""
-    if _services.settings is None:
-        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
-    return _services.settings
+    return _given(_services.settings)
 
 
 def finder() -> Finder:
     """Who asks the Hub what there is; 503 while the server starts or stops."""
-    if _services.finder is None:
-        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
-    return _services.finder
+    return _given(_services.finder)
 
 
 def updater() -> Updater:
     """Who keeps models up to date; 503 while the server starts or stops."""
-    if _services.updater is None:
-        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
-    return _services.updater
+    return _given(_services.updater)
 
 
 def converter() -> Converter:
     """Who converts models; 503 while the server starts or stops."""
-    if _services.converter is None:
-        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
-    return _services.converter
+    return _given(_services.converter)
 
 
 def event_source() -> EventSource:
     """The hub; 503 while the server starts or stops."""
-    if _services.events is None:
-        raise ModelUnavailable("the server is starting or stopping", retry_after=1)
-    return _services.events
+    return _given(_services.events)
 
 
 def principal(request: HttpRequest) -> Principal:

@@ -2,6 +2,7 @@
 // changes (a model comes, goes or changes state; a notice or a job appears).
 
 import { duration, milliseconds, size, thousands, write } from "./format.js";
+import { onRefusal } from "./http.js";
 import { live } from "./live.js";
 
 const SPARK_POINTS = 60;
@@ -181,12 +182,5 @@ export function installCards() {
     if (detail.successful && detail.requestConfig.verb === "post") refused = null;
     refresh();
   });
-  document.addEventListener("htmx:sendError", () => complain("The server cannot be reached; nothing was changed."));
-  document.addEventListener("htmx:responseError", ({ detail }) =>
-    complain(
-      detail.xhr.status === 403
-        ? "The server does not know this page any more. Reload it and try again."
-        : `The server could not do that (it answered ${detail.xhr.status}); its log says why.`,
-    ),
-  );
+  onRefusal(complain);
 }

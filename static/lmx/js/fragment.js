@@ -1,6 +1,7 @@
 // A part of a page that the server draws: fetched again when what it shows takes another shape, but not while one of its
 // buttons is pressed or answered, nor while somebody reads an open dialog or types in it.
 
+import { onRefusal } from "./http.js";
 import { live } from "./live.js";
 
 export class Fragment {
@@ -25,8 +26,7 @@ export class Fragment {
       if (detail.successful && detail.requestConfig.verb === "post") this.#refused = null;
       this.refresh();
     });
-    document.addEventListener("htmx:sendError", () => this.#complain("The server cannot be reached; nothing was changed."));
-    document.addEventListener("htmx:responseError", ({ detail }) => this.#complain(refusalWords(detail.xhr.status)));
+    onRefusal((words) => this.#complain(words));
     document.addEventListener("close", () => this.refresh(), true); // of a dialog, whichever way
     live.onGap(() => {
       this.#drawn = "";
@@ -87,11 +87,6 @@ export class Fragment {
     this.element.prepend(notice);
   }
 }
-
-const refusalWords = (status) =>
-  status === 403
-    ? "The server does not know this page any more. Reload it and try again."
-    : `The server could not do that (it answered ${status}); its log says why.`;
 
 // Dialogs that the server draws into #dialog-place open when they come, and close by their button.
 export function installDialogs() {

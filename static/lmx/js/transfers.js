@@ -1,6 +1,7 @@
 // The page Transfers: figures are written in place; the fragment is fetched again when a job comes, goes or changes state.
 
 import { duration, size, write } from "./format.js";
+import { onRefusal } from "./http.js";
 import { live } from "./live.js";
 
 const jobs = new Map();
@@ -123,11 +124,4 @@ document.addEventListener("htmx:afterRequest", ({ detail }) => {
   look();
 });
 document.addEventListener("pointerup", () => setTimeout(look));
-document.addEventListener("htmx:sendError", () => complain("The server cannot be reached; nothing was changed."));
-document.addEventListener("htmx:responseError", ({ detail }) =>
-  complain(
-    detail.xhr.status === 403
-      ? "The server does not know this page any more. Reload it and try again."
-      : `The server could not do that (it answered ${detail.xhr.status}); its log says why.`,
-  ),
-);
+onRefusal(complain);
