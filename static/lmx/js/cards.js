@@ -2,60 +2,25 @@
 // changes (a model comes, goes or changes state; a notice or a job appears).
 
 import { duration, milliseconds, size, thousands, write } from "./format.js";
-import { onRefusal } from "./http.js";
+import { followJobs, Fragment } from "./fragment.js";
 import { live } from "./live.js";
 
 const SPARK_POINTS = 60;
 const PHASES = { weights: "reading the weights", warmup: "warming up", tokenizer: "warming up" };
 const rates = new Map();
-const parts = { models: "", catalog: "", notices: "", jobs: "" };
-const jobs = new Map();
 let latest = [];
-let drawn = null;
-let fetching = false;
-let skipped = false;
-let refused = null;
-
-const section = () => document.getElementById("models");
-const pressed = () => document.querySelector("#models .htmx-request, #models button:active"); // it is being answered, or held down
-
-function changed(part, shape) {
-  parts[part] = JSON.stringify(shape);
-  refresh();
-}
-
-async function refresh() {
-  const now = Object.values(parts).join("\n");
-  if (drawn === null) drawn = now; // the server drew what is now known for the first time
-  if (now === drawn || fetching || pressed()) return;
-  fetching = true;
-  try {
-    skipped = false;
-    await window.htmx.ajax("GET", section().dataset.refresh, { target: "#models", swap: "outerHTML" });
-    if (!skipped) drawn = now;
-  } finally {
-    fetching = false;
-  }
-}
-
-// A button pressed while the fragment was on its way must stay: its click, or the answer, would find nobody. The answer
-// brings a fragment; otherwise it is fetched again afterwards.
-function keepPressed(event) {
-  if (event.detail.requestConfig.verb !== "get" || !pressed()) return;
-  event.detail.shouldSwap = false;
-  skipped = true;
-}
+let cards = null;
 
 function show(models) {
   latest = models;
   models.forEach(remember);
   fillAll();
-  changed("models", models.map(({ id, state, reason, pinned }) => [id, state, reason, pinned]));
+  cards.changed("models", models.map(({ id, state, reason, pinned }) => [id, state, reason, pinned]));
 }
 
 function fillAll() {
   for (const model of latest) {
-    const card = section().querySelector(`.card[data-model="${CSS.escape(model.id)}"]`);
+    const card = cards.element.querySelector(`.card[data-model="${CSS.escape(model.id)}"]`);
     if (card?.dataset.state === model.state) fill(card, model);
   }
 }
@@ -128,59 +93,11 @@ function drawSpark(line, values) {
   line.setAttribute("points", values.map((value, i) => `${x(i).toFixed(1)},${(15 - (14 * value) / top).toFixed(1)}`).join(" "));
 }
 
-// One that is queued or paused is on the page Transfers.
-function showJob(told, { key }) {
-  const job = told?.state === "running" ? told : null;
-  if (job) jobs.set(key, job);
-  else jobs.delete(key);
-  const element = job && section().querySelector(`[data-job="${CSS.escape(String(job.id))}"]`);
-  if (element) fillJob(element, job);
-  changed("jobs", [...jobs].map(([name, { state }]) => [name, state]));
-}
-
-function fillJob(element, job) {
-  write(element.querySelector('[data-f="message"]'), job.message ?? job.state);
-  if (!job.total) return;
-  Object.assign(element.querySelector("progress"), { max: job.total, value: job.done });
-}
-
-// A button whose request was refused outright must not look as if nothing had been pressed.
-function complain(words) {
-  refused = words;
-  showRefusal();
-}
-
-// Again after every swap: a refusal stays until a button has worked.
-function showRefusal() {
-  section().querySelectorAll(":scope > .notice[data-refused]").forEach((old) => old.remove());
-  if (refused === null) return;
-  const notice = document.createElement("div");
-  notice.className = "notice";
-  notice.setAttribute("role", "alert");
-  notice.textContent = refused;
-  notice.dataset.refused = "yes";
-  section().prepend(notice);
-}
-
 export function installCards() {
+  cards = new Fragment("models", fillAll);
   live.on("models", show);
-  live.on("catalog", (models) => changed("catalog", models.map(({ id, reason }) => [id, reason])));
-  live.on("notices", (notices) => changed("notices", notices.map(({ model, at }) => [model, at])));
-  live.on("jobs", showJob);
-  live.onGap(() => {
-    drawn = "";
-    refresh();
-  });
+  live.on("catalog", (models) => cards.changed("catalog", models.map(({ id, reason }) => [id, reason])));
+  live.on("notices", (notices) => cards.changed("notices", notices.map(({ model, at }) => [model, at])));
+  followJobs(cards);
   document.addEventListener("lmx:history", (event) => seed(event.detail));
-  document.addEventListener("htmx:beforeSwap", keepPressed);
-  document.addEventListener("pointerup", () => setTimeout(refresh)); // after the click
-  document.addEventListener("htmx:afterSettle", () => {
-    fillAll();
-    showRefusal();
-  });
-  document.addEventListener("htmx:afterRequest", ({ detail }) => {
-    if (detail.successful && detail.requestConfig.verb === "post") refused = null;
-    refresh();
-  });
-  onRefusal(complain);
 }

@@ -56,10 +56,11 @@ export class Fragment {
     } finally {
       this.#fetching = false;
     }
+    this.refresh(); // what has changed meanwhile
   }
 
   #held() {
-    return document.querySelector(`#${this.#id} .htmx-request, #${this.#id} button:active, dialog.confirm[open]`);
+    return document.querySelector(`#${this.#id} :is(.htmx-request, button:active, summary:active), dialog.confirm[open]`);
   }
 
   // A button that was pressed while the fragment was on its way must stay until it is answered.

@@ -1,47 +1,31 @@
 // The page Transfers: figures are written in place; the fragment is fetched again when a job comes, goes or changes state.
 
 import { duration, size, write } from "./format.js";
-import { onRefusal } from "./http.js";
+import { Fragment } from "./fragment.js";
 import { live } from "./live.js";
 
 const jobs = new Map();
 const open = new Set();
 let timer = null;
-let fetching = false;
 
-const section = () => document.getElementById("transfers");
-const pressed = () => section().querySelector(".htmx-request, button:active, summary:active");
-const row = (id) => section().querySelector(`.transfer[data-job="${CSS.escape(String(id))}"]`);
+const list = new Fragment("transfers", again);
+const row = (id) => list.element?.querySelector(`.transfer[data-job="${CSS.escape(String(id))}"]`);
 
-const shape = (pairs) => JSON.stringify([...pairs].sort());
-const known = () => shape([...jobs.values()].map(({ id, state }) => `${id} ${state}`));
+// Which jobs have not ended, how they are, and whether their files are known.
+const known = () => [...jobs.values()].map(({ id, state, file }) => `${id} ${state}${file ? " files" : ""}`).sort();
 
 function drawn() {
-  const rows = [...section().querySelectorAll('.transfer:is([data-state="running"], [data-state="queued"], [data-state="paused"])')];
-  return shape(rows.map(({ dataset }) => `${dataset.job} ${dataset.state}`));
+  const rows = list.element.querySelectorAll('.transfer:is([data-state="running"], [data-state="queued"], [data-state="paused"])');
+  const files = (element) => (element.dataset.state === "running" && element.querySelector("details[data-files]") ? " files" : "");
+  return [...rows].map((element) => `${element.dataset.job} ${element.dataset.state}${files(element)}`).sort();
 }
-
-// A job that was drawn before anybody knew its files.
-const isBare = ({ id, file }) => file && row(id) && !row(id).querySelector("details[data-files]");
 
 // The cells come one by one: only when all of a batch are in is it clear what has changed.
 function look() {
-  timer ??= setTimeout(refresh, 100);
-}
-
-async function refresh() {
-  timer = null;
-  if ((known() === drawn() && ![...jobs.values()].some(isBare)) || pressed()) return;
-  if (fetching) {
-    look();
-    return;
-  }
-  fetching = true;
-  try {
-    await window.htmx.ajax("GET", section().dataset.refresh, { target: "#transfers", swap: "outerHTML" });
-  } finally {
-    fetching = false;
-  }
+  timer ??= setTimeout(() => {
+    timer = null;
+    list.changed("jobs", known());
+  }, 100);
 }
 
 function show(job, { key }) {
@@ -81,23 +65,13 @@ function fillFile(element, { file, file_done: done }) {
 
 function again() {
   jobs.forEach(fill);
-  section().querySelectorAll("details[data-files]").forEach((details) => (details.open = open.has(details.dataset.files)));
+  list.element?.querySelectorAll("details[data-files]").forEach((details) => (details.open = open.has(details.dataset.files)));
 }
 
-function complain(words) {
-  const notice = document.createElement("div");
-  notice.className = "notice";
-  notice.setAttribute("role", "alert");
-  notice.textContent = words;
-  section().querySelector(":scope > .notice")?.remove();
-  section().prepend(notice);
-}
-
+list.changed("jobs", drawn()); // what the server drew may be older than what the socket tells first
 live.on("jobs", show);
-live.onGap(() => {
-  jobs.clear();
-  look();
-});
+live.onGap(() => jobs.clear());
+live.onLink((word) => word === "live" && look()); // what ended before the socket was open has no cell
 document.addEventListener(
   "toggle",
   ({ target }) => {
@@ -113,15 +87,11 @@ document.addEventListener("click", ({ target }) => {
   if (details?.open === false) open.add(details.dataset.files);
   else if (details) open.delete(details.dataset.files);
 });
-document.addEventListener("htmx:afterSettle", again);
 // What was taken leaves the field; what was refused, or written meanwhile, stays.
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
   const form = document.getElementById("fetch");
-  const refused = section().querySelector(":scope > .notice");
+  const refused = list.element?.querySelector(":scope > .notice:not([data-refused])");
   const field = form.elements.namedItem("model");
   const taken = detail.elt === form && detail.successful && !refused;
   if (taken && field.value === detail.requestConfig.parameters.model) form.reset();
-  look();
 });
-document.addEventListener("pointerup", () => setTimeout(look));
-onRefusal(complain);
