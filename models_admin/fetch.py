@@ -17,7 +17,7 @@ from models_admin.fetch_line import Fetch, Line
 from models_admin.fetch_names import Wanted, parse_wanted
 from models_admin.fetch_parts import Arrivals, Chooser, Load, Models
 from models_admin.fetch_room import Room, no_room
-from models_admin.fetch_rows import checked, paused_fetch, row_of
+from models_admin.fetch_rows import checked, paused_fetch, recounted, row_of
 from models_admin.fetch_told import refusal, told_now, wanted_of
 from models_admin.fetch_volume import check_volume, ended_by
 from models_admin.hub_variants import names_quantization
@@ -123,8 +123,9 @@ class HubFetcher:
             if wanted is None or self._line.get(wanted) is not None:
                 await self._jobs.give_up(row)
             else:
-                self._begin(Fetch(wanted, row))
+                self._begin(Fetch(wanted, await recounted(self._models, row)))
         for row in await self._jobs.paused():
+            await recounted(self._models, row)
             wanted = wanted_of(row) if row.result.get("code") in _GO_ON_BY_THEMSELVES else None
             if wanted is not None and self._line.get(wanted) is None:
                 self._begin(Fetch(wanted, row))
@@ -289,6 +290,7 @@ class HubFetcher:
             await self._jobs.note(row.pk, params={"auto_load": fetch.auto_load} | ({"commit": None} if gone else {}))
             await self._jobs.requeue(row)
             row = await row_of(row.pk)
+        await recounted(self._models, row)
         fetch.latest, fetch.files = Progress("resolve", row.done, row.total), row.files
         return row
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from models_admin import synced
 from models_admin.job_child import JobError
 from models_admin.job_words import amount
 from models_admin.manifest import sha256_file
 
 _CHUNK = 1 << 20
 _LOOK_EVERY = 64 << 20
-"""Bytes between two looks at the free space."""
+"""Bytes between two looks at the free space, and two syncs: a machine that goes down loses no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +68,27 @@ class PartFile:
     bytes are left on the disk.
     """
 
-    def __init__(self, path: Path, size: int, on_bytes: Callable[[int], None], keep_free: int) -> None:
+    def __init__(
+        self, path: Path, size: int, on_bytes: Callable[[int], None], keep_free: int, signature: str = ""
+    ) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = os.fdopen(os.open(path, flags, 0o644), "r+b", buffering=0)
         self._path, self._size, self._on_bytes, self._keep_free = path, size, on_bytes, keep_free
+        self._signature = signature
         self._reset()
 
     @classmethod
-    def open(cls, path: Path, size: int, on_bytes: Callable[[int], None], keep_free: int) -> Self:
-        """What is there is read once for its hashes; more than ``size`` bytes are not this file's: it begins anew."""
-        part = cls(path, size, on_bytes, keep_free)
+    def open(cls, path: Path, size: int, on_bytes: Callable[[int], None], keep_free: int, signature: str = "") -> Self:
+        """What is there is read once for its hashes; more than ``size`` bytes are not this file's: it begins anew.
+
+        Of what was there when the machine went down only the synced part counts. ``signature`` is noted with it.
+        """
+        there, noted = synced.trusted(path), synced.known(path)
+        part = cls(path, size, on_bytes, keep_free, signature)
         try:
-            if os.fstat(part._file.fileno()).st_size > size:
-                part.truncate()
+            os.ftruncate(part._file.fileno(), there if there <= size else 0)
+            if noted is None or noted.boot != synced.boot() or there > size:
+                part.sync()
             while chunk := part._file.read(_CHUNK):
                 part._take(chunk)
         except BaseException:
@@ -103,6 +112,7 @@ class PartFile:
             raise WrongContent(f"is longer than the {self._size} bytes that were promised")
         if self._there - self._looked >= _LOOK_EVERY:
             self._looked = self._there
+            self.sync()
             free = shutil.disk_usage(self._path.parent).free
             if free < self._keep_free:
                 raise JobError(
@@ -131,10 +141,14 @@ class PartFile:
         self._file.seek(0)
         self._on_bytes(-self._there)
         self._reset()
-        return self._file.truncate(0)
+        self._file.truncate(0)
+        synced.note(self._path, 0, self._signature)
+        return 0
 
     def sync(self) -> None:
+        """Return when what is there is on the disk for good, and noted as such."""
         os.fsync(self._file.fileno())
+        synced.note(self._path, os.fstat(self._file.fileno()).st_size, self._signature)
 
     def sha256(self) -> str:
         return self._sha256.hexdigest()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models_admin import second_names
+from filelock import Timeout
+
+from models_admin import second_names, synced
 from models_admin.fetch_hash import Wished
+from models_admin.fetch_lock import locked
 from models_admin.fetch_repair import Known
 from models_admin.manifest import read_manifest, sync
+from models_admin.our_places import PARTIAL, is_of_a_fetch
 from models_admin.second_names import plain_size
 
 
@@ -37,6 +43,37 @@ def take_over(
             wanted.with_name(f"{wanted.name}.part").unlink(missing_ok=True)
         if there:
             report(done)
+
+
+def take_parts(files: Iterable[Wished], partial: Path) -> None:
+    """Go on with what downloads of other revisions that were cut off have of the same content.
+
+    A part says itself what it is to become; a file that is whole is read before it is taken over. What another program
+    works on is left.
+    """
+    for other in partial.parent.glob(".*.partial"):
+        if other == partial or not is_of_a_fetch(other.name) or other.is_symlink():
+            continue
+        with contextlib.suppress(Timeout, OSError), locked(partial.parent / other.name[1 : -len(PARTIAL)]):
+            for file in files:
+                _take_part(file, other, partial)
+
+
+def _take_part(file: Wished, other: Path, partial: Path) -> None:
+    wanted, there = partial / file.name, other / file.name
+    part, old = wanted.with_name(f"{wanted.name}.part"), there.with_name(f"{there.name}.part")
+    if plain_size(wanted) == file.size or synced.trusted(part):
+        return
+    wanted.parent.mkdir(exist_ok=True)
+    if plain_size(there) == file.size:
+        if file.signature.matches(there):
+            second_names.give(there, wanted, _copy)
+        return
+    noted, have = synced.known(old), synced.trusted(old)
+    if have and noted is not None and noted.signature == file.signature.value:
+        os.truncate(old, have)
+        synced.beside(old).replace(synced.beside(part))
+        old.replace(part)
 
 
 def _taken(file: Wished, known: Known, wanted: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
+from models_admin import synced
 from models_admin.fetch_hash import Signature, Wished
 from models_admin.fetch_names import COMMIT, is_weights, parse_wanted, take
 from models_admin.fetch_repair import Known
@@ -98,7 +99,7 @@ def on_disk(partial: Path, file: Wished) -> int:
     """Bytes that need not be fetched again."""
     if size_of(partial / file.name) == file.size:
         return file.size
-    part = size_of(part_of(partial, file)) or 0
+    part = synced.trusted(part_of(partial, file))
     return part if part <= file.size else 0
 
 

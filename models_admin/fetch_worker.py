@@ -28,9 +28,10 @@ os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_H
 from filelock import Timeout
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
+from models_admin import synced
 from models_admin.fetch_hash import PartFile, Wished, WrongContent
 from models_admin.fetch_http import receive
-from models_admin.fetch_links import take_over
+from models_admin.fetch_links import take_over, take_parts
 from models_admin.fetch_lock import locked
 from models_admin.fetch_place import put_back, take_place
 from models_admin.fetch_plan import Plan, is_whole, make_plan, on_disk, part_of, size_of
@@ -82,6 +83,7 @@ class _Fetch:
             keep_good(plan.files, plan.partial, known, lambda done: self._report("check", done, plan.total))
             checked = self._params["checked"]
             take_over(plan.files, plan.partial, checked, lambda done: self._report("check", done, plan.total))
+            take_parts(plan.files, plan.partial)
             self._begin(plan)
             with explained(plan.repo, plan.commit, pinned=True):
                 entries = {file.name: FileEntry(file.size, self._bring(plan, file)) for file in plan.files}
@@ -164,7 +166,7 @@ class _Fetch:
             self._brought += max(0, more)
             self._report(self._phase, self._done, plan.total, file=file.name, file_done=there)
 
-        with PartFile.open(part, file.size, on_bytes, self._keep_free) as growing:
+        with PartFile.open(part, file.size, on_bytes, self._keep_free, file.signature.value) as growing:
             try:
                 self._patiently(lambda: receive(_url(plan, file), growing, file.size))
                 growing.sync()
@@ -174,8 +176,10 @@ class _Fetch:
             except WrongContent:
                 growing.truncate()
                 part.unlink()
+                synced.beside(part).unlink(missing_ok=True)
                 raise
         part.rename(final)
+        synced.beside(part).unlink(missing_ok=True)
         return sha256
 
     def _say(self, note: str) -> None:

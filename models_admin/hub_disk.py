@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from inference.finding import DiskRoom, HubFile, HubModel
+from models_admin import synced
+from models_admin.second_names import plain_size
 
 
 def with_parts(models: Path, model: HubModel, files: Sequence[HubFile]) -> list[HubFile]:
@@ -20,17 +22,10 @@ def with_parts(models: Path, model: HubModel, files: Sequence[HubFile]) -> list[
 
 def _on_disk(partial: Path, file: HubFile) -> int:
     """As a download counts: a whole file, or the beginning of one."""
-    if _size(partial / file.name) == file.size:
+    if plain_size(partial / file.name) == file.size:
         return file.size
-    part = _size(partial / f"{file.name}.part")
-    return part if 0 <= part <= file.size else 0
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+    part = synced.trusted(partial / f"{file.name}.part")
+    return part if part <= file.size else 0
 
 
 def room_for(models: Path, size: int, have: int, keep_free: int) -> DiskRoom | None:
